@@ -1,0 +1,35 @@
+"""int8 in groups of 32 with a float16 scale: the values of GGUF's Q8_0, q·d."""
+
+import torch
+from torch import Tensor
+
+from models.bits import GROUP
+from models.formats.base import Format, Input, quantise_input
+
+
+class Int8(Format):
+    """Planes: quants int8 [n, k], scales float16 [n, k/32]."""
+
+    name = "int8"
+    plane_types = (torch.int8, torch.float16)
+
+    def plane_widths(self, k: int) -> tuple[int, ...]:
+        return k, k // GROUP
+
+    def encode(self, rows: Tensor) -> tuple[Tensor, ...]:
+        grouped = rows.float().unflatten(-1, (-1, GROUP))
+        scales = grouped.abs().amax(-1) / 127.0
+        inverse = torch.where(scales > 0, 1.0 / scales, 0.0)
+        scaled = grouped * inverse.unsqueeze(-1)
+        quants = scaled.sign() * (scaled.abs() + 0.5).floor()  # half away from zero, as C's roundf
+        return quants.to(torch.int8).flatten(-2), scales.to(torch.float16)
+
+    def decode(self, planes: tuple[Tensor, ...]) -> Tensor:
+        quants, scales = planes
+        return (quants.unflatten(-1, (-1, GROUP)).float() * scales.float().unsqueeze(-1)).flatten(-2)
+
+    def input(self, x: Tensor) -> Input:
+        return quantise_input(x)
+
+
+INT8 = Int8()

@@ -1,0 +1,45 @@
+"""The Protocols that part the transformer from what computes its matrices and its FFN.
+
+`Ops` is the table of contents that the modules `cpu_ops` and `gpu_ops` share; `Ffn` is what stands in the FFN's place.
+"""
+
+from typing import Protocol
+
+from torch import Tensor
+
+from models.bank import NeuronBank
+from models.formats import Input
+from models.rows import Rows
+from models.spec import FfnRule
+
+
+class Ops(Protocol):
+    """Arithmetic on stored rows, on one device. Results are float32 on the device of the arguments."""
+
+    def linear(self, rows: Rows, x: Input, bias: Tensor | None = None) -> Tensor:
+        """rows [n, K], x [T, K], bias float32 [n] -> float32 [T, n]."""
+
+    def ffn(self, bank: NeuronBank, x: Input, rule: FfnRule) -> Tensor:
+        """What the neurons of `bank` add to the residual: x [T, H] -> float32 [T, H]; zeros for an empty bank.
+
+        Exact: a neuron contributes unless its activation is exactly zero, and then nothing, whatever its other weights are
+        (NaN included). A NaN in a gate propagates.
+        """
+
+
+class Pending(Protocol):
+    """Work that has been queued."""
+
+    def finish(self) -> Tensor:
+        """Waits, and gives float32 [T, H] on the spine's device."""
+
+
+class Ffn(Protocol):
+    """The FFN of every layer. Each implementation owns its banks. Biases of `down` belong to the transformer."""
+
+    def start(self, layer: int, x: Tensor, residual: Tensor, routing: Tensor | None) -> Pending:
+        """Queues layer `layer` on the normed state `x` [T, H].
+
+        `residual` [T, H] is the state before the norm, which predictors read. `routing` is None for a dense layer, else
+        float32 [T, E]: the weight of each expert for each token, zero where it was not routed to.
+        """

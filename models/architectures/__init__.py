@@ -1,0 +1,58 @@
+"""Families of models: `config.json` -> ModelSpec, and what each tensor is called in the family's checkpoints. Torch-free.
+
+A family is a file with a `Family`; it states only how it differs from its nearest relative, and gets a line below.
+"""
+
+from pathlib import Path
+
+from models.architectures import bamboo, llama, prosparse
+from models.architectures.config import Config, read_config
+from models.architectures.family import Family
+from models.bits import BITS, FormatName
+from models.errors import BadConfig, BadValue
+from models.manifest import Formats, Manifest, computed_sizes
+from models.spec import ModelSpec
+
+FAMILIES: dict[str, Family] = {family.model_type: family for family in (llama.FAMILY, prosparse.FAMILY, bamboo.FAMILY)}
+
+
+def family_of(config: Config) -> Family:
+    """Looks at `model_type` and at the class name together; one alone has been seen to lie."""
+    model_type = config.text("model_type")
+    if model_type not in FAMILIES:
+        raise BadConfig(config.path, "model_type", f"{model_type!r} is not a family we know; known: {', '.join(sorted(FAMILIES))}")
+    family = FAMILIES[model_type]
+    classes = config.strings("architectures")
+    if classes and not set(classes) <= set(family.classes):
+        raise BadConfig(config.path, "architectures", f"{classes} is not {' or '.join(family.classes)}, which {model_type!r} models are")
+    return family
+
+
+def read_spec(folder: Path) -> ModelSpec:
+    """The spec that `folder/config.json` describes; BadConfig names the first key that is missing, wrong or untested."""
+    config = read_config(folder)
+    return family_of(config).spec(config)
+
+
+def check_format(spec: ModelSpec, name: FormatName) -> None:
+    """Raises BadValue when rows of this model cannot be stored as `name`."""
+    for k in (spec.hidden, spec.q_width):
+        if BITS[name].grouped and k % 32:
+            raise BadValue("--format", name, f"needs rows of a multiple of 32 weights, and this model has rows of {k}; use bf16")
+
+
+def manifest_from_config(path: Path, name: FormatName) -> Manifest:
+    """A manifest from `config.json` alone (the file, or its folder), bound to the config and marked as assumed."""
+    config = read_config(path)
+    spec = family_of(config).spec(config)
+    check_format(spec, name)
+    formats = Formats.of(name)
+    return Manifest(
+        name=config.path.parent.resolve().name,
+        source=str(config.path.parent.resolve()),
+        fingerprint=f"config:{config.digest()}",
+        assumed=True,
+        spec=spec,
+        formats=formats,
+        sizes=computed_sizes(spec, formats),
+    )

@@ -1,0 +1,34 @@
+"""KvCache: keys and values of every slot, for every layer. Holds memory; who gets a slot is the scheduler's business."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from models.spec import ModelSpec
+
+
+class KvCache:
+    """`keys`, `values`: [L][slots, kv heads, context, head dim], so that a head's keys lie in one piece."""
+
+    def __init__(
+        self, spec: ModelSpec, *, slots: int, context: int, dtype: torch.dtype = torch.bfloat16, device: torch.device | str = "cpu"
+    ) -> None:
+        shape = (slots, spec.n_kv_heads, context, spec.head_dim)
+        self.slots, self.context = slots, context
+        self.keys: Sequence[Tensor] = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(spec.n_layers)]
+        self.values: Sequence[Tensor] = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(spec.n_layers)]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(part.nbytes for part in (*self.keys, *self.values))
+
+    def write(self, layer: int, slot: int, start: int, keys: Tensor, values: Tensor) -> None:
+        """keys, values [t, kv heads, head dim] of positions start, start + 1, …"""
+        end = start + keys.shape[0]
+        self.keys[layer][slot, :, start:end] = keys.transpose(0, 1)
+        self.values[layer][slot, :, start:end] = values.transpose(0, 1)
+
+    def read(self, layer: int, slot: int, start: int, end: int) -> tuple[Tensor, Tensor]:
+        """Keys and values of positions start..end, float32 [kv heads, end - start, head dim]."""
+        return self.keys[layer][slot, :, start:end].float(), self.values[layer][slot, :, start:end].float()

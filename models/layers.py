@@ -1,0 +1,114 @@
+"""The parts of a layer that are not the FFN: norm, rotary positions, attention over the cache. Plain torch, any device."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from models.architectures.rope import inverse_frequencies
+from models.kv_cache import KvCache
+from models.ops import Ops
+from models.spec import ModelSpec
+from models.spine import LayerSpine
+from models.step import Step
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """The tokens of one slot in a step: rows `first`..`last` of it, at positions `start`..`end`."""
+
+    slot: int
+    first: int
+    last: int
+    start: int
+    end: int
+
+
+def segments_of(step: Step) -> list[Segment]:
+    """One segment per slot, in the order of the step."""
+    slots, positions = step.slots.tolist(), step.positions.tolist()
+    segments, first = [], 0
+    for row in range(1, len(slots) + 1):
+        if row == len(slots) or slots[row] != slots[first]:
+            segments.append(Segment(slots[first], first, row, positions[first], positions[first] + row - first))
+            first = row
+    return segments
+
+
+@dataclass(frozen=True, slots=True)
+class Rotation:
+    """cos and sin [T, 1, dim/2] of a step's positions, the same in every layer."""
+
+    cos: Tensor
+    sin: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """[T, heads, dim] -> the same, turned. Pairs are (i, i + dim/2), as Hugging Face lays them out."""
+        first, second = x.chunk(2, dim=-1)
+        return torch.cat((first * self.cos - second * self.sin, second * self.cos + first * self.sin), dim=-1)
+
+
+class Rotary:
+    """Makes the rotation of each step."""
+
+    def __init__(self, spec: ModelSpec, device: torch.device) -> None:
+        assert spec.rope is not None
+        self.frequencies = torch.from_numpy(inverse_frequencies(spec.rope)).to(device)  # [dim/2]
+        self.factor = spec.rope.attention_factor
+
+    def at(self, positions: Tensor) -> Rotation:
+        angles = positions.float().unsqueeze(1) * self.frequencies
+        return Rotation((angles.cos() * self.factor).unsqueeze(1), (angles.sin() * self.factor).unsqueeze(1))
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    return F.rms_norm(x, weight.shape, weight, eps)
+
+
+def visible(segment: Segment, oldest: int, window: int | None, device: torch.device) -> Tensor | None:
+    """bool [t, end - oldest]: which keys each query of a segment may see; None when all of them."""
+    if segment.last - segment.first == 1:
+        return None
+    queries = torch.arange(segment.start, segment.end, device=device).unsqueeze(1)
+    keys = torch.arange(oldest, segment.end, device=device)
+    mask = keys <= queries
+    return mask if window is None else mask & (keys > queries - window)
+
+
+def attend(spec: ModelSpec, segment: Segment, queries: Tensor, keys: Tensor, values: Tensor, oldest: int) -> Tensor:
+    """queries [t, heads, dim], keys and values [kv heads, end - oldest, dim] -> [t, heads·dim]."""
+    t = queries.shape[0]
+    mask = visible(segment, oldest, spec.sliding_window, queries.device)
+    grouped = queries.transpose(0, 1)  # [heads, t, dim]
+    out = F.scaled_dot_product_attention(
+        grouped[None], keys[None], values[None], attn_mask=mask, scale=spec.attention_scale, enable_gqa=spec.n_heads != spec.n_kv_heads
+    )
+    return out[0].transpose(0, 1).reshape(t, spec.q_width)
+
+
+def attention(
+    spec: ModelSpec,
+    weights: LayerSpine,
+    ops: Ops,
+    layer: int,
+    x: Tensor,
+    rotation: Rotation,
+    segments: Sequence[Segment],
+    cache: KvCache,
+) -> Tensor:
+    """x [T, H], the normed state -> what attention adds, [T, H]. Writes the step's keys and values to the cache first."""
+    qkv = ops.linear(weights.qkv, weights.qkv.format.input(x), weights.qkv_bias)
+    q, k, v = qkv.split((spec.q_width, spec.kv_width, spec.kv_width), dim=1)
+    q = rotation(q.unflatten(1, (spec.n_heads, spec.head_dim)))
+    k = rotation(k.unflatten(1, (spec.n_kv_heads, spec.head_dim)))
+    v = v.unflatten(1, (spec.n_kv_heads, spec.head_dim))
+    mixed = torch.empty_like(qkv[:, : spec.q_width])
+    for segment in segments:
+        rows = slice(segment.first, segment.last)
+        cache.write(layer, segment.slot, segment.start, k[rows], v[rows])
+        oldest = 0 if spec.sliding_window is None else max(0, segment.start - spec.sliding_window + 1)
+        keys, values = cache.read(layer, segment.slot, oldest, segment.end)
+        mixed[rows] = attend(spec, segment, q[rows], keys, values, oldest)
+    return ops.linear(weights.o, weights.o.format.input(mixed), weights.o_bias)

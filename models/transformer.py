@@ -1,0 +1,59 @@
+"""Transformer: the forward pass, once, for any device and any FFN. Knows slots and positions; knows nothing of requests."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from models.kv_cache import KvCache
+from models.layers import Rotary, Rotation, Segment, attention, rms_norm, segments_of
+from models.ops import Ffn, Ops
+from models.spec import ModelSpec
+from models.spine import LayerSpine, Spine
+from models.step import Step
+
+
+class Transformer:
+    """`spine` and `cache` live on `device`; `ffn` owns its neurons, wherever they are. Residuals are float32."""
+
+    def __init__(self, spec: ModelSpec, spine: Spine, ffn: Ffn, ops: Ops, *, device: torch.device | str = "cpu") -> None:
+        self.spec, self.spine, self.ffn, self.ops = spec, spine, ffn, ops
+        self.device = torch.device(device)
+        self.rotary = Rotary(spec, self.device)
+
+    @torch.inference_mode()
+    def forward(self, step: Step, cache: KvCache) -> Tensor:
+        """Runs `step`, writes its keys and values, and gives logits float32 [R, V] of the wanted rows."""
+        segments, rotation = segments_of(step), self.rotary.at(step.positions.to(self.device))
+        x = self.embed(step.tokens)
+        for index, layer in enumerate(self.spine.layers):
+            x = run_layer(self.spec, index, layer, self.ffn, self.ops, x, rotation, segments, cache)
+        return self.logits(x[step.wanted.to(self.device)])
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """int64 [T] -> float32 [T, H]."""
+        return self.spine.embed[tokens.to(self.device)].decode()
+
+    def logits(self, x: Tensor) -> Tensor:
+        """float32 [R, H] -> [R, V]."""
+        head = self.spine.head
+        return self.ops.linear(head, head.format.input(rms_norm(x, self.spine.norm, self.spec.norm_eps)))
+
+
+def run_layer(
+    spec: ModelSpec,
+    index: int,
+    weights: LayerSpine,
+    ffn: Ffn,
+    ops: Ops,
+    x: Tensor,
+    rotation: Rotation,
+    segments: Sequence[Segment],
+    cache: KvCache,
+) -> Tensor:
+    """One layer: x [T, H] -> [T, H]."""
+    normed = rms_norm(x, weights.attention_norm, spec.norm_eps)
+    x = x + attention(spec, weights, ops, index, normed, rotation, segments, cache)
+    normed = rms_norm(x, weights.ffn_norm, spec.norm_eps)
+    x = x + ffn.start(index, normed, x, None).finish()
+    return x if weights.down_bias is None else x + weights.down_bias

@@ -1,14 +1,14 @@
 """Everything that can be wrong with what a user gave us. Each error is one clear line; nothing here knows of HTTP or exit codes.
 
-    ThermoclineError
-    ├── BadValue            a flag or a field with a value we do not accept
-    ├── BadConfig           a config.json we cannot read, or a value nobody has tested
-    ├── BadCheckpoint       a directory, a tensor file or a tokenizer that is not what it should be
-    │   └── MissingTensor   a tensor the architecture needs and the files lack
-    ├── BadArtefact         one of our own files: damaged, of another version, or missing
-    │   └── WrongModel      one of our own files, made from another model
-    ├── DoesNotFit          a budget of VRAM, RAM or disk that is too small
-    └── Unavailable         something of the machine: a port in use, no such device
+ThermoclineError
+├── BadValue            a flag or a field with a value we do not accept
+├── BadConfig           a config.json we cannot read, or a value nobody has tested
+├── BadCheckpoint       a directory, a tensor file or a tokenizer that is not what it should be
+│   └── MissingTensor   a tensor the architecture needs and the files lack
+├── BadArtefact         one of our own files: damaged, of another version, or missing
+│   └── WrongModel      one of our own files, made from another model
+├── DoesNotFit          a budget of VRAM, RAM or disk that is too small
+└── Unavailable         something of the machine: a port in use, no such device
 """
 
 from pathlib import Path

@@ -113,7 +113,9 @@ def read_config(path: Path) -> Config:
     if path.is_dir():
         path = path / "config.json"
     if not path.is_file():
-        raise BadCheckpoint(path.parent, f"is not a model directory: it has no {path.name}" if path.parent.is_dir() else "no such directory")
+        raise BadCheckpoint(
+            path.parent, f"is not a model directory: it has no {path.name}" if path.parent.is_dir() else "no such directory"
+        )
     if path.stat().st_size > MOST_BYTES:
         raise BadConfig(path, "file", f"is larger than {MOST_BYTES} bytes")
     try:

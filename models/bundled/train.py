@@ -167,10 +167,7 @@ class Block(nn.Module):
 
     def attention(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         b, t, _ = x.shape
-        q, k, v = (
-            part.view(b, t, -1, self.shape.head_dim).transpose(1, 2)
-            for part in (self.q_proj(x), self.k_proj(x), self.v_proj(x))
-        )
+        q, k, v = (part.view(b, t, -1, self.shape.head_dim).transpose(1, 2) for part in (self.q_proj(x), self.k_proj(x), self.v_proj(x)))
         q, k = rotate(q, cos, sin), rotate(k, cos, sin)
         repeat = self.shape.heads // self.shape.kv_heads
         k, v = k.repeat_interleave(repeat, 1), v.repeat_interleave(repeat, 1)

@@ -52,7 +52,9 @@ class Checkpoint:
             if name not in present:
                 raise MissingTensor(self.folder, name)
             if self.source.shape(name) != shape:
-                raise BadCheckpoint(self.folder, f"tensor {name!r} has shape {list(self.source.shape(name))}, the config says {list(shape)}")
+                raise BadCheckpoint(
+                    self.folder, f"tensor {name!r} has shape {list(self.source.shape(name))}, the config says {list(shape)}"
+                )
         ignored = (*self.family.ignored, *((self.foreign("head"),) if self.spec.tied_head else ()))
         for name in sorted(present - expected.keys()):
             if not name.endswith(ignored):

@@ -33,7 +33,8 @@ class Input:
         if self.scales is None:
             return self.values
         grouped = self.values.unflatten(-1, (-1, GROUP)).float()
-        return (grouped * self.scales.unsqueeze(-1)).flatten(-2)
+        decoded: Tensor = (grouped * self.scales.unsqueeze(-1)).flatten(-2)
+        return decoded
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "Input":
         scales = None if self.scales is None else self.scales.to(device, non_blocking=non_blocking)

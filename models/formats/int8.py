@@ -26,7 +26,8 @@ class Int8(Format):
 
     def decode(self, planes: tuple[Tensor, ...]) -> Tensor:
         quants, scales = planes
-        return (quants.unflatten(-1, (-1, GROUP)).float() * scales.float().unsqueeze(-1)).flatten(-2)
+        grouped: Tensor = quants.unflatten(-1, (-1, GROUP)).float() * scales.float().unsqueeze(-1)
+        return grouped.flatten(-2)
 
     def input(self, x: Tensor) -> Input:
         return quantise_input(x)

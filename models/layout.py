@@ -1,0 +1,72 @@
+"""Where things lie in a packed layer file. Torch-free; the writer is `pack.py`, the reader `packed.py`.
+
+For each expert: gate records [N], then up and down records of a neuron side by side [N] (they are read together), then the
+float32 biases. Every region begins at a multiple of 64 bytes, so that what is read whole can be used where it lands.
+"""
+
+from dataclasses import dataclass
+
+from models.manifest import Manifest, Sizes
+from models.spec import ModelSpec
+
+ALIGNMENT = 64
+
+
+def aligned(offset: int) -> int:
+    return -(-offset // ALIGNMENT) * ALIGNMENT
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """`count` records of `record_bytes`, from `offset` on."""
+
+    offset: int
+    count: int
+    record_bytes: int
+
+    @property
+    def nbytes(self) -> int:
+        return self.count * self.record_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class BankRegions:
+    """Of one expert. A region of zero bytes is not there."""
+
+    gate: Region
+    up_down: Region
+    gate_bias: Region
+    up_bias: Region
+
+    @property
+    def end(self) -> int:
+        return aligned(self.up_bias.offset + self.up_bias.nbytes)
+
+
+def bank_regions(spec: ModelSpec, sizes: Sizes, expert: int) -> BankRegions:
+    """Offsets in the layer's file."""
+    first = _bank_regions(spec, sizes, 0)
+    return first if expert == 0 else _bank_regions(spec, sizes, expert * first.end)
+
+
+def _bank_regions(spec: ModelSpec, sizes: Sizes, offset: int) -> BankRegions:
+    n = spec.n_neurons
+    gate = Region(offset, n, sizes.gate_row)
+    up_down = Region(aligned(gate.offset + gate.nbytes), n, sizes.up_row + sizes.down_row)
+    biases = sizes.neuron_biases // 4
+    gate_bias = Region(aligned(up_down.offset + up_down.nbytes), n, 4 if biases == 2 else 0)
+    up_bias = Region(gate_bias.offset + gate_bias.nbytes, n, 4 if biases else 0)
+    return BankRegions(gate, up_down, gate_bias, up_bias)
+
+
+def layer_bytes(manifest: Manifest) -> int:
+    """Size of every layer file of this model."""
+    return bank_regions(manifest.spec, manifest.sizes, 0).end * manifest.spec.n_experts
+
+
+def layer_file(layer: int) -> str:
+    return f"layer-{layer:04d}.bin"
+
+
+SPINE_FILE = "spine.bin"
+MANIFEST_FILE = "manifest.json"

@@ -1,0 +1,92 @@
+"""The models a person has: the bundled one, folders they name, and what was packed from them. Torch-free."""
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from models.architectures import manifest_from_config
+from models.bits import FormatName
+from models.errors import BadArtefact, BadCheckpoint, BadValue
+from models.layout import MANIFEST_FILE
+from models.manifest import Manifest, load_manifest
+from models.paths import BUNDLED_MODEL, BUNDLED_NAME, home
+
+DEFAULT_FORMAT: FormatName = "bf16"  # as near to the checkpoint as a fast format gets; smaller ones are asked for
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One folder under `home()/packed`. `manifest` is None when packing was not finished or the file is not ours."""
+
+    folder: Path
+    manifest: Manifest | None
+
+    @property
+    def nbytes(self) -> int:
+        return sum(path.stat().st_size for path in self.folder.iterdir() if path.is_file())
+
+
+def shelf() -> Path:
+    return home() / "packed"
+
+
+def entries() -> Iterator[Entry]:
+    """Every packed model, by name."""
+    for folder in sorted(shelf().iterdir() if shelf().is_dir() else []):
+        if folder.is_dir():
+            try:
+                yield Entry(folder, load_manifest(folder / MANIFEST_FILE))
+            except BadArtefact:
+                yield Entry(folder, None)
+
+
+def find(model: str) -> Path:
+    """'bundled', a folder, a file in it, or the name of a packed model -> the folder; BadCheckpoint when there is none."""
+    if model == BUNDLED_NAME:
+        return BUNDLED_MODEL
+    path = Path(model).expanduser()
+    if path.is_file():
+        return path.parent.resolve()
+    if path.is_dir():
+        return path.resolve()
+    if model and "/" not in model and (shelf() / model).is_dir():
+        return shelf() / model
+    raise BadCheckpoint(path, "is neither a model directory nor the name of a packed model (`models list` shows those)")
+
+
+def is_packed(folder: Path) -> bool:
+    return (folder / MANIFEST_FILE).is_file()
+
+
+def known_manifest(model: str, name: FormatName | None = None) -> Manifest:
+    """What is known without reading weights: the manifest counted when `model` was packed, else one from its config alone."""
+    folder = find(model)
+    if is_packed(folder):
+        manifest = load_manifest(folder / MANIFEST_FILE)
+        check_asked_format(manifest, name)
+        return manifest
+    wanted = name or DEFAULT_FORMAT
+    for entry in entries():
+        manifest_here = entry.manifest
+        if manifest_here and manifest_here.source == str(folder) and manifest_here.formats.neurons == wanted:
+            return manifest_here
+    return manifest_from_config(folder, wanted)
+
+
+def check_asked_format(manifest: Manifest, name: FormatName | None) -> None:
+    """A packed model is in the format it is in."""
+    if name is not None and manifest.formats.neurons != name:
+        raise BadValue(
+            "--format", name, f"but {manifest.name} was packed as {manifest.formats.neurons}; name its source folder to pack again"
+        )
+
+
+def remove(name: str) -> Entry:
+    """Deletes one packed model, by the name `models list` shows; BadValue when there is none."""
+    for entry in entries():
+        if entry.folder.name == name:
+            found = Entry(entry.folder, entry.manifest)
+            shutil.rmtree(entry.folder)
+            return found
+    raise BadValue("NAME", name, "is not a packed model; `models list` shows them")

@@ -1,0 +1,223 @@
+"""Packing: a checkpoint of any size, streamed into neuron-major storage. Bounded memory, resumable, whole or not at all.
+
+A packed folder holds `spine.bin`, one `layer-NNNN.bin` a layer, the tokenizer's files, and `manifest.json`, which is
+written last: a folder without it is unfinished, and packing again goes on from the layers that are there.
+"""
+
+import fcntl
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from models.architectures import check_format
+from models.bits import BITS, FormatName
+from models.checkpoint import Checkpoint, open_safetensors
+from models.errors import BadArtefact
+from models.layout import ALIGNMENT, MANIFEST_FILE, SPINE_FILE, Region, aligned, bank_regions, layer_bytes, layer_file
+from models.library import DEFAULT_FORMAT, check_asked_format, find, is_packed, shelf
+from models.manifest import REMEDY, VERSION, Formats, Manifest, Sizes, StoredTensor, computed_sizes
+from models.packed import PackedModel
+from models.paths import check_disk, whole_file
+from models.rows import Rows
+
+CHUNK_WEIGHTS = 1 << 22  # weights encoded at a time
+CARRIED = ("tokenizer.json", "tokenizer_config.json", "config.json", "generation_config.json")
+LAYOUT_FILE = "layout-version"
+
+
+def packed(model: str, name: FormatName | None = None, *, quiet: bool = False) -> PackedModel:
+    """The packed form of `model`, made now if it is not there. `quiet` hides the progress bar."""
+    folder = find(model)
+    if is_packed(folder):
+        found = PackedModel.open(folder)
+        check_asked_format(found.manifest, name)
+        return found
+    checkpoint = open_safetensors(folder)
+    target = shelf() / packed_name(folder.name, checkpoint.fingerprint, name or DEFAULT_FORMAT)
+    if not is_packed(target):
+        pack(checkpoint, target, name or DEFAULT_FORMAT, quiet=quiet)
+    return PackedModel.open(target)
+
+
+def packed_name(name: str, fingerprint: str, format_name: FormatName) -> str:
+    return f"{name}-{fingerprint[:12]}-{format_name}"
+
+
+def pack(checkpoint: Checkpoint, target: Path, name: FormatName, *, quiet: bool = False) -> None:
+    """Writes `target`. DoesNotFit when the disk is too small, before anything is written or when it fills."""
+    check_format(checkpoint.spec, name)
+    sizes = computed_sizes(checkpoint.spec, Formats.of(name))
+    draft = _manifest(checkpoint, name, sizes, {})
+    target.mkdir(parents=True, exist_ok=True)
+    with only_packer(target):
+        clear_leftovers(target)
+        missing = [layer for layer in range(draft.spec.n_layers) if not (target / layer_file(layer)).is_file()]
+        check_disk(target, draft.spine_bytes + len(missing) * layer_bytes(draft) + (1 << 20))
+        with tqdm(total=len(missing) + 1, desc=f"packing {draft.name} as {name}", unit="layer", disable=quiet) as bar:
+            for layer in missing:
+                write_layer(checkpoint, draft, layer, target / layer_file(layer))
+                bar.update()
+            stored = write_spine(checkpoint, draft.formats, target / SPINE_FILE)
+            bar.update()
+        for carried in CARRIED:
+            if (checkpoint.folder / carried).is_file():
+                with whole_file(target / carried) as part:
+                    shutil.copyfile(checkpoint.folder / carried, part)
+        manifest = _manifest(checkpoint, name, counted_sizes(target, draft, stored), stored)
+        with whole_file(target / MANIFEST_FILE) as part:
+            part.write_text(manifest.model_dump_json(indent=1) + "\n")
+
+
+def _manifest(checkpoint: Checkpoint, name: FormatName, sizes: Sizes, spine: dict[str, StoredTensor]) -> Manifest:
+    return Manifest(
+        name=checkpoint.folder.resolve().name,
+        source=str(checkpoint.folder.resolve()),
+        fingerprint=checkpoint.fingerprint,
+        assumed=False,
+        spec=checkpoint.spec,
+        formats=Formats.of(name),
+        sizes=sizes,
+        spine=spine,
+    )
+
+
+@contextmanager
+def only_packer(target: Path) -> Iterator[None]:
+    """Holds a lock on the folder, so that a second process waits and then finds the work done."""
+    with (target / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def clear_leftovers(target: Path) -> None:
+    """Removes the temporary files of a killed run, and layers that an older program laid out differently."""
+    version = target / LAYOUT_FILE
+    stale = version.is_file() and version.read_text() != str(VERSION)
+    for path in [*target.glob(".*.part"), *(target.glob("layer-*.bin") if stale else [])]:
+        path.unlink()
+    with whole_file(version) as part:
+        part.write_text(str(VERSION))
+
+
+def counted_sizes(target: Path, draft: Manifest, stored: dict[str, StoredTensor]) -> Sizes:
+    """The computed sizes, once the files on disk have been found to agree with them; BadArtefact when they do not."""
+    for layer in range(draft.spec.n_layers):
+        path = target / layer_file(layer)
+        if path.stat().st_size != layer_bytes(draft):
+            raise BadArtefact(path, f"has {path.stat().st_size} bytes, should have {layer_bytes(draft)}", REMEDY)
+    total = {"embedding": 0, "spine": 0}
+    for name, tensor in stored.items():
+        total["embedding" if name in ("embed", "head") else "spine"] += tensor.rows * BITS[tensor.format].row_bytes(tensor.width)
+    return draft.sizes.model_copy(update=total)
+
+
+def write_layer(checkpoint: Checkpoint, draft: Manifest, layer: int, path: Path) -> None:
+    """One layer file: every expert's gate region, its up|down region, its biases."""
+    spec, name = checkpoint.spec, draft.formats.neurons
+    with whole_file(path) as part, part.open("wb") as file:
+        for expert in range(spec.n_experts):
+            base = f"layers.{layer}.experts.{expert}"
+            regions = bank_regions(spec, draft.sizes, expert)
+            if regions.gate.nbytes:
+                write_region(file, regions.gate, _gate_records(checkpoint, base, name))
+            write_region(file, regions.up_down, _up_down_records(checkpoint, base, name))
+            for region, bias in ((regions.gate_bias, "gate_bias"), (regions.up_bias, "up_bias")):
+                if region.nbytes:
+                    write_region(file, region, iter([checkpoint.read(f"{base}.{bias}").view(torch.uint8)]))
+            pad_to(file, regions.end)
+
+
+def _gate_records(checkpoint: Checkpoint, base: str, name: FormatName) -> Iterator[Tensor]:
+    for start, stop in chunks(checkpoint.spec.n_neurons, checkpoint.spec.hidden):
+        yield Rows.encode(name, checkpoint.read(f"{base}.gate", start, stop)).records()
+
+
+def _up_down_records(checkpoint: Checkpoint, base: str, name: FormatName) -> Iterator[Tensor]:
+    down = checkpoint.source.read(checkpoint.foreign(f"{base}.down"))  # [H, N] as stored: its columns become our rows
+    for start, stop in chunks(checkpoint.spec.n_neurons, checkpoint.spec.hidden):
+        up = Rows.encode(name, checkpoint.read(f"{base}.up", start, stop))
+        turned = Rows.encode(name, down[:, start:stop].T.float().contiguous())
+        yield torch.cat((up.records(), turned.records()), dim=1)
+
+
+def chunks(rows: int, width: int) -> Iterator[tuple[int, int]]:
+    """start, stop of pieces of at most CHUNK_WEIGHTS weights."""
+    step = max(1, CHUNK_WEIGHTS // width)
+    for start in range(0, rows, step):
+        yield start, min(rows, start + step)
+
+
+def write_region(file: IO[bytes], region: Region, parts: Iterator[Tensor]) -> None:
+    pad_to(file, region.offset)
+    for records in parts:
+        file.write(records.contiguous().numpy().data)
+    assert file.tell() == region.offset + region.nbytes, (file.tell(), region)
+
+
+def pad_to(file: IO[bytes], offset: int) -> None:
+    gap = offset - file.tell()
+    assert 0 <= gap < ALIGNMENT, gap
+    file.write(bytes(gap))
+
+
+def write_spine(checkpoint: Checkpoint, formats: Formats, path: Path) -> dict[str, StoredTensor]:
+    """`spine.bin`, and where each tensor lies in it."""
+    stored: dict[str, StoredTensor] = {}
+    with whole_file(path) as part, part.open("wb") as file:
+        for name, sources, format_name in spine_plan(checkpoint, formats):
+            pad_to(file, aligned(file.tell()))
+            offset, rows = file.tell(), 0
+            for records in spine_records(checkpoint, sources, format_name):
+                file.write(records.numpy().data)
+                rows += len(records)
+            width = spine_width(checkpoint, sources)
+            stored[name] = StoredTensor(format=format_name, rows=rows, width=width, offset=offset)
+    return stored
+
+
+def spine_plan(checkpoint: Checkpoint, formats: Formats) -> Iterator[tuple[str, tuple[str, ...], FormatName]]:
+    """What is stored, from which tensors (one below the other), in which format. Vectors are one float32 row."""
+    spec = checkpoint.spec
+    yield "embed", ("embed",), formats.embedding
+    if not spec.tied_head:
+        yield "head", ("head",), formats.embedding
+    yield "norm", ("norm",), "float32"
+    for layer in range(spec.n_layers):
+        at = f"layers.{layer}"
+        yield f"{at}.attention_norm", (f"{at}.attention_norm",), "float32"
+        yield f"{at}.qkv", (f"{at}.q", f"{at}.k", f"{at}.v"), formats.spine
+        yield f"{at}.o", (f"{at}.o",), formats.spine
+        yield f"{at}.ffn_norm", (f"{at}.ffn_norm",), "float32"
+        for name, present in (("o_bias", spec.o_bias), ("down_bias", spec.ffn_bias)):
+            if present:
+                yield f"{at}.{name}", (f"{at}.{name}",), "float32"
+        if spec.qkv_bias:
+            yield f"{at}.qkv_bias", (f"{at}.q_bias", f"{at}.k_bias", f"{at}.v_bias"), "float32"
+
+
+def spine_shapes(checkpoint: Checkpoint, sources: tuple[str, ...]) -> list[tuple[int, ...]]:
+    return [checkpoint.source.shape(checkpoint.foreign(source)) for source in sources]
+
+
+def spine_width(checkpoint: Checkpoint, sources: tuple[str, ...]) -> int:
+    """Weights in a stored row: matrices keep theirs, vectors are joined into one row."""
+    shapes = spine_shapes(checkpoint, sources)
+    return shapes[0][1] if len(shapes[0]) == 2 else sum(shape[0] for shape in shapes)
+
+
+def spine_records(checkpoint: Checkpoint, sources: tuple[str, ...], name: FormatName) -> Iterator[Tensor]:
+    """uint8 records [m, row_bytes], chunk by chunk."""
+    shapes = spine_shapes(checkpoint, sources)
+    if len(shapes[0]) == 1:
+        joined = torch.cat([checkpoint.read(source) for source in sources])
+        yield Rows.encode(name, joined.unsqueeze(0)).records()
+        return
+    for source, (rows, width) in zip(sources, shapes, strict=True):
+        for start, stop in chunks(rows, width):
+            yield Rows.encode(name, checkpoint.read(source, start, stop)).records()

@@ -1,0 +1,106 @@
+"""Text to token ids and back, through `tokenizers`. Knows which tokens end a text; knows no models."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+
+from models.errors import BadCheckpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Tokenizer:
+    """`bos` is put first where the model wants it; `chat_template` is Jinja source or None."""
+
+    core: tokenizers.Tokenizer
+    bos: int | None
+    chat_template: str | None
+
+    @classmethod
+    def open(cls, folder: Path) -> "Tokenizer":
+        """`tokenizer.json`, with `tokenizer_config.json` beside it if there is one; BadCheckpoint says what is wrong."""
+        path = folder / "tokenizer.json"
+        if not path.is_file():
+            raise BadCheckpoint(folder, "has no tokenizer.json")
+        try:
+            core = tokenizers.Tokenizer.from_file(str(path))
+        except Exception as error:  # the library raises bare Exception
+            raise BadCheckpoint(path, f"cannot be read: {error}") from None
+        core.no_truncation()
+        core.no_padding()
+        settings = _read_settings(folder / "tokenizer_config.json")
+        bos = _content(settings.get("bos_token")) if settings.get("add_bos_token") else None
+        template = settings.get("chat_template")
+        return cls(core, None if bos is None else core.token_to_id(bos), template if isinstance(template, str) else None)
+
+    @property
+    def vocab_size(self) -> int:
+        return int(self.core.get_vocab_size(with_added_tokens=True))
+
+    def encode(self, text: str, *, special: bool = True) -> list[int]:
+        """Token ids; with `special`, what the model expects before a text is put there."""
+        ids: list[int] = self.core.encode(text, add_special_tokens=special).ids
+        if special and self.bos is not None and ids[:1] != [self.bos]:
+            return [self.bos, *ids]
+        return ids
+
+    def decode(self, ids: list[int]) -> str:
+        """Text; special tokens are left out. Bytes that are no UTF-8 become U+FFFD."""
+        return str(self.core.decode(ids, skip_special_tokens=True))
+
+    def piece(self, token: int) -> str:
+        """What one token shows as in a table of log-probabilities; special tokens by their names."""
+        return str(self.core.decode([token], skip_special_tokens=False))
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    try:
+        settings = json.loads(path.read_bytes()) if path.is_file() else {}
+    except (ValueError, RecursionError) as error:
+        raise BadCheckpoint(path, f"is not JSON: {error}") from None
+    if not isinstance(settings, dict):
+        raise BadCheckpoint(path, "is not a JSON object")
+    return settings
+
+
+def _content(token: Any) -> str | None:
+    """A special token is a string, or an object that holds one."""
+    if isinstance(token, dict):
+        token = token.get("content")
+    return token if isinstance(token, str) else None
+
+
+@dataclass(slots=True)
+class IncrementalDecoder:
+    """Token ids one by one -> text as it becomes certain; what was given, joined, is `decode` of all of them.
+
+    Text is held back while it ends in an unfinished character. Decoding starts at the last point where text was certain,
+    with the tokens of the piece before it as context, because what a token shows as can depend on the one before.
+    """
+
+    tokenizer: Tokenizer
+    _ids: list[int] = field(default_factory=list)
+    _context: int = 0  # ids before this are settled and no longer needed
+    _given: int = 0  # ids before this have been given as text
+
+    def push(self, token: int) -> str:
+        """The text that `token` makes certain, possibly none."""
+        self._ids.append(token)
+        before, now = self._texts()
+        if now.endswith("\ufffd") or len(now) <= len(before):
+            return ""
+        self._context, self._given = self._given, len(self._ids)
+        return now[len(before) :]
+
+    def finish(self) -> str:
+        """What was held back."""
+        before, now = self._texts()
+        self._context = self._given = len(self._ids)
+        return now[len(before) :]
+
+    def _texts(self) -> tuple[str, str]:
+        """Text of the context alone, and of the context with what is pending."""
+        decode = self.tokenizer.decode
+        return decode(self._ids[self._context : self._given]), decode(self._ids[self._context :])

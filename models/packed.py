@@ -51,10 +51,14 @@ class PackedModel:
     def load_spine(self, device: torch.device | str = "cpu") -> Spine:
         """Everything but the neurons."""
         layers = [self.load_layer_spine(layer, device) for layer in range(self.manifest.spec.n_layers)]
+        embed = self.load_embedding(device)
         with opened(self.folder / SPINE_FILE) as descriptor:
-            embed = self._rows(descriptor, "embed", device)
             head = embed if self.manifest.spec.tied_head else self._rows(descriptor, "head", device)
             return Spine(embed, layers, self._vector(descriptor, "norm", device), head)
+
+    def load_embedding(self, device: torch.device | str = "cpu") -> Rows:
+        with opened(self.folder / SPINE_FILE) as descriptor:
+            return self._rows(descriptor, "embed", device)
 
     def load_layer_spine(self, layer: int, device: torch.device | str = "cpu") -> LayerSpine:
         at = f"layers.{layer}"

@@ -172,7 +172,8 @@ class Block(nn.Module):
         repeat = self.shape.heads // self.shape.kv_heads
         k, v = k.repeat_interleave(repeat, 1), v.repeat_interleave(repeat, 1)
         out = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        return self.o_proj(out.transpose(1, 2).reshape(b, t, -1))
+        added: Tensor = self.o_proj(out.transpose(1, 2).reshape(b, t, -1))
+        return added
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -194,8 +195,7 @@ class Model(nn.Module):
                 nn.init.zeros_(parameter)
         frequencies = shape.rope_theta ** -(torch.arange(0, shape.head_dim, 2) / shape.head_dim)
         angles = torch.outer(torch.arange(shape.context), frequencies)
-        self.register_buffer("cos", angles.cos(), persistent=False)
-        self.register_buffer("sin", angles.sin(), persistent=False)
+        self.cos, self.sin = angles.cos(), angles.sin()  # [T, dim/2]
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """[B, T] -> logits [B, T, V], mean gate activation [L], density [L]."""
@@ -220,7 +220,8 @@ def orthogonalise(g: Tensor, steps: int = 5) -> Tensor:
     for _ in range(steps):
         gram = x @ x.T
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return x.T if g.shape[0] > g.shape[1] else x
+    turned: Tensor = x.T if g.shape[0] > g.shape[1] else x
+    return turned
 
 
 class Muon(torch.optim.Optimizer):
@@ -250,7 +251,8 @@ class Penalty:
         self.target = target
 
     def __call__(self, gates: Tensor) -> Tensor:
-        return (self.weight * gates).sum()
+        weighted: Tensor = self.weight * gates
+        return weighted.sum()
 
     def follow(self, densities: Tensor) -> None:
         self.weight *= torch.where(densities > self.target, 1.02, 1 / 1.02)
@@ -274,7 +276,7 @@ def batches(tokens: np.ndarray, recipe: Recipe, context: int, step: int) -> Tens
 def evaluate(model: Model, tokens: np.ndarray, limit: int | None = None) -> tuple[float, list[float]]:
     """Sum of -log2 p over `tokens`, in windows of half a context's stride, and the density of every layer."""
     context = model.shape.context
-    bits, densities = 0.0, []
+    bits, densities = 0.0, list[Tensor]()
     for start in range(0, len(tokens) - 1, context // 2):
         if limit is not None and len(densities) >= limit:
             break
@@ -319,7 +321,7 @@ def run(work: Path, steps: int, decay: int, compiled: bool) -> None:
         window = batches(tokens, recipe, shape.context, step)
         logits, gates, densities = forward(window[:, :-1])
         loss = F.cross_entropy(logits.flatten(0, 1), window[:, 1:].flatten())
-        (loss + penalty(gates)).backward()
+        torch.autograd.backward(loss + penalty(gates))
         nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
         muon.step()
         adam.step()
@@ -346,7 +348,7 @@ def hugging_face_name(name: str) -> str:
     return "model." + name.replace("embed.", "embed_tokens.")
 
 
-def config(shape: Shape, end_of_text: int) -> dict[str, object]:
+def config(shape: Shape, end_of_text: int | None) -> dict[str, object]:
     return {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",

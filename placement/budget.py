@@ -139,9 +139,10 @@ def no_ram(manifest: Manifest, demand: Demand, most: int) -> DoesNotFit:
     spec, size = manifest.spec, manifest.sizes.neuron
     in_layer = spec.n_experts * spec.n_neurons
     hot = most - most % in_layer + most % in_layer // GROUP * GROUP  # a number of neurons that whole groups can make
-    need = smallest_limit(total_of(cpu_lines(manifest, demand)) + (spec.n_layers * in_layer - hot) * size)
+    bare = total_of(cpu_lines(manifest, demand))
+    need = smallest_limit(bare + (spec.n_layers * in_layer - hot) * size)
     advice = f"--ram {ask(need)} is the smallest that works" + (" with this --vram" if demand.vram_bytes is not None else "")
-    if demand.vram_bytes is not None:
+    if demand.vram_bytes is not None and smallest_limit(bare) <= demand.ram_bytes:
         all_hot = smallest_limit(total_of(spine_lines(manifest, demand)) + spec.n_layers * in_layer * size)
         advice += f"; with --vram {ask(all_hot)} every neuron fits on the GPU"
     return DoesNotFit("RAM", need, demand.ram_bytes, advice)
@@ -174,7 +175,7 @@ def largest(fits: Callable[[int], bool], too_large: int) -> int:
 
 
 def ask(count: int) -> str:
-    """A size a user can type, rounded up to three or four digits, so that it is never too small."""
+    """A size a user can type, rounded up to a tenth of its unit, so that it is never too small."""
     for unit, scale in (("GB", 10**9), ("MB", 10**6), ("KB", 10**3)):
         if count >= 10 * scale:
             tenths = -(-count * 10 // scale)

@@ -1,0 +1,75 @@
+"""Which machine a plan is for: measured, taken from the table of cards, or a stated default. Measures nothing itself."""
+
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from models.errors import BadValue
+from models.units import format_bytes
+from profiles.cards import known_card
+from profiles.hardware import Cpu, Gpu, HardwareProfile, load_hardware
+from profiles.shelf import hardware_path
+
+DEFAULT_CARD = "RTX 3060"
+ASSUMED_STREAMING = 40e9  # bytes/s: two channels of DDR4-3200 at 80 %
+ASSUMED_GATHERING = 28e9  # bytes/s: scattered rows with prefetch, 70 % of that
+ASSUMED_REGION_SECONDS = 5e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What the user said of the machine; None where they said nothing. `gpu` is a card's name or a hardware file."""
+
+    gpu: str | None
+    vram_bytes: int | None
+
+
+def machine(wish: Wish) -> HardwareProfile:
+    """The hardware to plan for. BadValue for an unknown card, or more VRAM than the card has; BadArtefact for a bad file."""
+    if wish.gpu is not None and is_file(wish.gpu):
+        hardware = load_hardware(Path(wish.gpu))
+    else:
+        here = load_hardware(hardware_path()) if hardware_path().is_file() else None
+        hardware = HardwareProfile(gpu=card(wish, here), cpu=here.cpu if here else assumed_cpu())
+    check_vram(wish, hardware.gpu)
+    return hardware
+
+
+def is_file(gpu: str) -> bool:
+    return gpu.endswith(".json") or Path(gpu).is_file()
+
+
+def card(wish: Wish, here: HardwareProfile | None) -> Gpu | None:
+    """The card that was named, else the measured one, else a default of the size that was asked for, else none."""
+    if wish.gpu is not None:
+        return known_card(wish.gpu)
+    if here is not None and here.gpu is not None:
+        return here.gpu
+    if wish.vram_bytes is None:
+        return None
+    stand_in = {"name": f"a card like the {DEFAULT_CARD}", "vram_bytes": wish.vram_bytes}
+    return known_card(DEFAULT_CARD).model_copy(update=stand_in)
+
+
+def check_vram(wish: Wish, gpu: Gpu | None) -> None:
+    if wish.vram_bytes is None:
+        return
+    if gpu is None:
+        raise BadValue("--vram", format_bytes(wish.vram_bytes), f"but {wish.gpu} describes a machine without a GPU")
+    if wish.vram_bytes > gpu.vram_bytes:
+        raise BadValue("--vram", format_bytes(wish.vram_bytes), f"is more than the {format_bytes(gpu.vram_bytes)} of {gpu.name}")
+
+
+def assumed_cpu() -> Cpu:
+    """Cores and RAM of this machine, and bandwidths of a common desktop."""
+    return Cpu(
+        name=platform.processor() or platform.machine() or "unknown",
+        measured=False,
+        cores=psutil.cpu_count(logical=False) or psutil.cpu_count() or 1,
+        ram_bytes=psutil.virtual_memory().total,
+        streaming=ASSUMED_STREAMING,
+        gathering=ASSUMED_GATHERING,
+        region_seconds=ASSUMED_REGION_SECONDS,
+    )

@@ -12,6 +12,7 @@ knows nothing of the project's own code. Families: llama, sparsellama (FATReLU),
 import json
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +23,28 @@ from safetensors.numpy import load_file
 Array = NDArray[np.float64]
 Config = dict[str, Any]
 Weights = dict[str, Array]
+Seen = Callable[[Array], Array]  # what a stored matrix sees of the vector it meets: formats may round it
 
 
-def reference_logits(folder: Path, tokens: Sequence[int]) -> Array:
+@dataclass(frozen=True)
+class Model:
+    config: Config
+    weights: Weights
+    seen: Seen
+
+    def linear(self, name: str, x: Array) -> Array:
+        """x Wᵀ, + b where the checkpoint has one."""
+        return x @ self.weights[name + ".weight"].T + self.weights.get(name + ".bias", 0.0)
+
+
+def reference_logits(folder: Path, tokens: Sequence[int], seen: Seen = lambda x: x) -> Array:
     """Logits float64 [T, V] of a prompt of T tokens, positions 0 … T-1."""
-    config, weights = read_config(folder), read_weights(folder)
-    x = weights["model.embed_tokens.weight"][list(tokens)]  # [T, H]
-    for layer in range(config["num_hidden_layers"]):
-        x = decoder_layer(config, weights, f"model.layers.{layer}.", x)
-    x = rms_norm(config, x, weights["model.norm.weight"])
-    tied = config.get("tie_word_embeddings", False)
-    return x @ weights["model.embed_tokens.weight" if tied else "lm_head.weight"].T
+    model = Model(read_config(folder), read_weights(folder), seen)
+    x = model.weights["model.embed_tokens.weight"][list(tokens)]  # [T, H]
+    for layer in range(model.config["num_hidden_layers"]):
+        x = decoder_layer(model, f"model.layers.{layer}.", x)
+    x = seen(rms_norm(model, "model.norm", x))
+    return model.linear("model.embed_tokens" if model.config.get("tie_word_embeddings") else "lm_head", x)
 
 
 def read_config(folder: Path) -> Config:
@@ -46,41 +58,34 @@ def read_weights(folder: Path) -> Weights:
     return {name: np.asarray(tensor, np.float64) for file in files for name, tensor in load_file(file).items()}
 
 
-def decoder_layer(config: Config, weights: Weights, prefix: str, x: Array) -> Array:
+def decoder_layer(model: Model, prefix: str, x: Array) -> Array:
     """x + attention(norm x), then + ffn(norm of that)."""
-    x = x + attention(config, weights, prefix + "self_attn.", rms_norm(config, x, weights[prefix + "input_layernorm.weight"]))
-    return x + ffn(config, weights, prefix + "mlp.", rms_norm(config, x, weights[prefix + "post_attention_layernorm.weight"]))
+    x = x + attention(model, prefix + "self_attn.", rms_norm(model, prefix + "input_layernorm", x))
+    return x + ffn(model, prefix + "mlp.", rms_norm(model, prefix + "post_attention_layernorm", x))
 
 
-def rms_norm(config: Config, x: Array, gain: Array) -> Array:
+def rms_norm(model: Model, name: str, x: Array) -> Array:
     """x / sqrt(mean x² + eps) · gain."""
     mean_square: Array = (x**2).mean(axis=-1, keepdims=True)
-    root: Array = np.sqrt(mean_square + config.get("rms_norm_eps", 1e-6))
-    return x / root * gain
-
-
-def linear(weights: Weights, name: str, x: Array) -> Array:
-    """x Wᵀ, + b where the checkpoint has one."""
-    return x @ weights[name + ".weight"].T + weights.get(name + ".bias", 0.0)
+    root: Array = np.sqrt(mean_square + model.config.get("rms_norm_eps", 1e-6))
+    return x / root * model.weights[name + ".weight"]
 
 
 # ---------------------------------------------------------------- attention
 
 
-def attention(config: Config, weights: Weights, prefix: str, x: Array) -> Array:
+def attention(model: Model, prefix: str, x: Array) -> Array:
     """Causal attention, each kv head shared by n_heads / n_kv_heads query heads."""
-    n_heads = config["num_attention_heads"]
-    n_kv_heads = config.get("num_key_value_heads") or n_heads
-    q, k, v = (split_heads(linear(weights, prefix + name, x), n) for name, n in zip_heads(n_heads, n_kv_heads))
-    q, k = rotate(config, q), rotate(config, k)
+    n_heads = model.config["num_attention_heads"]
+    n_kv_heads = model.config.get("num_key_value_heads") or n_heads
+    seen = model.seen(x)
+    q = rotate(model.config, split_heads(model.linear(prefix + "q_proj", seen), n_heads))
+    k = rotate(model.config, split_heads(model.linear(prefix + "k_proj", seen), n_kv_heads))
+    v = split_heads(model.linear(prefix + "v_proj", seen), n_kv_heads)
     k, v = (np.repeat(a, n_heads // n_kv_heads, axis=0) for a in (k, v))  # [n_heads, T, D]
     scores = q @ k.transpose(0, 2, 1) / math.sqrt(q.shape[-1])  # [n_heads, T, T]
-    mixed = softmax(np.where(visible(config, len(x)), scores, -np.inf)) @ v  # [n_heads, T, D]
-    return linear(weights, prefix + "o_proj", mixed.transpose(1, 0, 2).reshape(len(x), -1))
-
-
-def zip_heads(n_heads: int, n_kv_heads: int) -> tuple[tuple[str, int], ...]:
-    return ("q_proj", n_heads), ("k_proj", n_kv_heads), ("v_proj", n_kv_heads)
+    mixed = softmax(np.where(visible(model.config, len(x)), scores, -np.inf)) @ v  # [n_heads, T, D]
+    return model.linear(prefix + "o_proj", model.seen(mixed.transpose(1, 0, 2).reshape(len(x), -1)))
 
 
 def split_heads(x: Array, n: int) -> Array:
@@ -176,12 +181,12 @@ def yarn_magnitude(parameters: Config) -> float:
 # ---------------------------------------------------------------- FFN
 
 
-def ffn(config: Config, weights: Weights, prefix: str, x: Array) -> Array:
-    """down(act(gate x) · up x); Bamboo activates up too."""
-    act = activation(config)
-    gate, up = linear(weights, prefix + "gate_proj", x), linear(weights, prefix + "up_proj", x)
-    fired = act(gate) * (act(up) if config["model_type"] == "bamboo" else up)
-    return linear(weights, prefix + "down_proj", fired)
+def ffn(model: Model, prefix: str, x: Array) -> Array:
+    """down(act(gate x) · up x); Bamboo activates up too. Down meets the neurons' own numbers, which no format rounds."""
+    act, seen = activation(model.config), model.seen(x)
+    gate, up = model.linear(prefix + "gate_proj", seen), model.linear(prefix + "up_proj", seen)
+    fired = act(gate) * (act(up) if model.config["model_type"] == "bamboo" else up)
+    return model.linear(prefix + "down_proj", fired)
 
 
 def activation(config: Config) -> Callable[[Array], Array]:
@@ -193,3 +198,22 @@ def activation(config: Config) -> Callable[[Array], Array]:
         case "silu":
             return lambda z: z / (1.0 + np.exp(-z))
     raise NotImplementedError(config["hidden_act"])
+
+
+# ---------------------------------------------------------------- formats
+
+
+class Int8Groups:
+    """Rounds vectors to int8 per group of 32, q = round(x · 127 / max |x|). `closest` is the nearest that any came to a tie,
+    in steps: below float32's rounding, a float32 program may rightly round the other way."""
+
+    def __init__(self) -> None:
+        self.closest = math.inf
+
+    def __call__(self, x: Array) -> Array:
+        groups = x.reshape(len(x), -1, 32)
+        step = np.maximum(np.abs(groups).max(axis=-1, keepdims=True), 1e-300) / 127
+        steps: Array = groups / step
+        self.closest = min(self.closest, float(np.abs(steps - np.floor(steps) - 0.5).min()))
+        rounded: Array = np.round(steps) * step
+        return rounded.reshape(x.shape)

@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from tests.checkpoints import LLAMA_VARIANTS, make_by_hand, make_llama, make_mistral, use_old_rope_style
-from tests.reference import Array, activation, ffn, reference_logits
+from tests.reference import Array, Int8Groups, Model, activation, ffn, reference_logits
 
 TOKENS = torch.randint(0, 290, (40,), generator=torch.Generator().manual_seed(1)).tolist()
 
@@ -63,8 +63,17 @@ def test_fatrelu_at_zero_is_relu(tmp_path: Path) -> None:
 
 
 def test_bamboo_needs_both_gate_and_up() -> None:
-    identity = {f"{name}.weight": sign * np.eye(3) for name, sign in (("gate_proj", 1.0), ("up_proj", 1.0), ("down_proj", 2.0))}
-    identity["up_proj.weight"] = np.diag([1.0, -1.0, 1.0])
+    weights = {f"{name}.weight": sign * np.eye(3) for name, sign in (("gate_proj", 1.0), ("up_proj", 1.0), ("down_proj", 2.0))}
+    weights["up_proj.weight"] = np.diag([1.0, -1.0, 1.0])
     x = np.array([[3.0, 3.0, -3.0]])
-    np.testing.assert_array_equal(ffn({"model_type": "bamboo", "hidden_act": "relu"}, identity, "", x), [[18.0, 0.0, 0.0]])
-    np.testing.assert_array_equal(ffn({"model_type": "llama", "hidden_act": "relu"}, identity, "", x), [[18.0, -18.0, 0.0]])
+    both, one = (Model({"model_type": family, "hidden_act": "relu"}, weights, lambda x: x) for family in ("bamboo", "llama"))
+    np.testing.assert_array_equal(ffn(both, "", x), [[18.0, 0.0, 0.0]])
+    np.testing.assert_array_equal(ffn(one, "", x), [[18.0, -18.0, 0.0]])
+
+
+def test_int8_groups_round_to_what_the_largest_makes_a_step() -> None:
+    rounding = Int8Groups()
+    x = np.concatenate((np.array([127.0, 1.4, -1.6, 0.25]), np.zeros(28), np.full(32, -2.0)))[None]
+    np.testing.assert_allclose(rounding(x)[0, :4], [127.0, 1.0, -2.0, 0.0], rtol=1e-15)
+    np.testing.assert_allclose(rounding(x)[0, 32:], -2.0, rtol=1e-15)
+    assert 0.09 < rounding.closest < 0.11

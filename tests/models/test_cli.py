@@ -1,0 +1,66 @@
+"""`models`, as it is typed. The checkpoint is a small random one."""
+
+from pathlib import Path
+
+import pytest
+
+from models.cli import main
+from models.library import entries, known_manifest
+from tests.checkpoints import make_llama
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("THERMOCLINE_HOME", str(tmp_path / "home"))
+    return make_llama(tmp_path / "small")
+
+
+def test_pack_list_remove(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list"]) == 0
+    assert "Nothing is packed" in capsys.readouterr().out
+    assert main(["pack", str(checkpoint), "--format", "int8"]) == 0
+    (entry,) = entries()
+    assert main(["list"]) == 0
+    listed = capsys.readouterr().out
+    assert entry.folder.name in listed
+    assert "int8" in listed
+    assert main(["rm", entry.folder.name]) == 0
+    assert list(entries()) == []
+    assert checkpoint.is_dir()
+
+
+def test_an_unfinished_folder_is_listed_and_can_be_removed(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["pack", str(checkpoint)])
+    (entry,) = entries()
+    (entry.folder / "manifest.json").unlink()
+    main(["list"])
+    assert "unfinished" in capsys.readouterr().out
+    assert main(["rm", entry.folder.name]) == 0
+
+
+def test_a_manifest_of_another_version_says_what_to_do(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["pack", str(checkpoint)])
+    (entry,) = entries()
+    path = entry.folder / "manifest.json"
+    path.write_text(path.read_text().replace('"version": 1', '"version": 0', 1))
+    assert main(["pack", str(entry.folder)]) == 2
+    assert "format version 0" in (message := capsys.readouterr().err)
+    assert "models rm" in message
+
+
+@pytest.mark.parametrize("arguments", [["pack", "/no/such/folder"], ["rm", "nobody"], ["rm", "../home"]])
+def test_a_mistake_is_one_line_and_exit_2(arguments: list[str], checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+
+
+def test_what_is_known_before_packing_is_counted_after(checkpoint: Path) -> None:
+    before = known_manifest(str(checkpoint), "int8")
+    assert before.assumed
+    main(["pack", str(checkpoint), "--format", "int8"])
+    after = known_manifest(str(checkpoint), "int8")
+    assert not after.assumed
+    assert after.sizes == before.sizes
+    assert known_manifest(str(checkpoint), "int4").assumed

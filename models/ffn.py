@@ -3,6 +3,7 @@
 DenseFfn stands in the FFN's place when nothing is skipped.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -52,9 +53,20 @@ def neurons(bank: NeuronBank, x: Input, rule: FfnRule) -> Tensor:
     return activate(gate, dense_linear(bank.up, x, bank.up_bias), rule)
 
 
+def combine_firing(h: Tensor, down: Tensor) -> Tensor:
+    """h [T, N], down [N, H] -> h · down [T, H], token by token: a silent neuron's row counts as zeros, whatever it holds."""
+    silent = (h == 0).unsqueeze(-1)  # [T, N, 1]
+    return torch.stack([one @ down.masked_fill(mask, 0.0) for one, mask in zip(h, silent, strict=True)])
+
+
+def combine(h: Tensor, down: Tensor) -> Tensor:
+    """The same in one product when `down` is finite, which it looks at first: 0 · NaN would be NaN."""
+    return h @ down if math.isfinite(down.sum()) else combine_firing(h, down)
+
+
 def dense_ffn(bank: NeuronBank, x: Input, rule: FfnRule) -> Tensor:
     """x [T, H] -> float32 [T, H]."""
-    return neurons(bank, x, rule) @ bank.down.decode()
+    return combine(neurons(bank, x, rule), bank.down.decode())
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from models.architectures import manifest_from_config
+from models.architectures import manifest_from_config, manifest_from_folder
 from models.bits import FormatName
+from models.checkpoint.headers import has_weights
 from models.errors import BadArtefact, BadCheckpoint, BadValue
 from models.layout import MANIFEST_FILE
 from models.manifest import Manifest, load_manifest
@@ -60,18 +61,14 @@ def is_packed(folder: Path) -> bool:
 
 
 def known_manifest(model: str, name: FormatName | None = None) -> Manifest:
-    """What is known without reading weights: the manifest counted when `model` was packed, else one from its config alone."""
+    """What is known without reading weights or packing: a packed folder's manifest, else one bound to the weights' headers, else to the config."""
     folder = find(model)
     if is_packed(folder):
         manifest = load_manifest(folder / MANIFEST_FILE)
         check_asked_format(manifest, name)
         return manifest
-    wanted = name or DEFAULT_FORMAT
-    for entry in entries():
-        manifest_here = entry.manifest
-        if manifest_here and manifest_here.source == str(folder) and manifest_here.formats.neurons == wanted:
-            return manifest_here
-    return manifest_from_config(folder, wanted)
+    make = manifest_from_folder if has_weights(folder) else manifest_from_config
+    return make(folder, name or DEFAULT_FORMAT)
 
 
 def check_asked_format(manifest: Manifest, name: FormatName | None) -> None:

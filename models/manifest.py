@@ -1,7 +1,7 @@
 """All that planning needs to know of a model: its spec, its formats, and exact bytes. Torch-free.
 
-A packed model carries one as `manifest.json`, with bytes counted while packing. `from_config` in `models.architectures`
-derives one from `config.json` alone, before any weight is downloaded; such a manifest is bound to the config and says so.
+A packed model carries one as `manifest.json`, with bytes counted while packing. `models.architectures` derives one before
+that: bound to the weights where they are, or to `config.json` alone before any weight is downloaded, and then it says so.
 """
 
 import json
@@ -63,7 +63,7 @@ class Manifest(BaseModel):
     name: str
     source: str  # the directory it was packed from
     fingerprint: str
-    assumed: bool  # True when only config.json was read: bytes are computed, not counted
+    assumed: bool  # True when there was only config.json to read
     spec: ModelSpec
     formats: Formats
     sizes: Sizes

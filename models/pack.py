@@ -17,7 +17,8 @@ from tqdm import tqdm
 
 from models.architectures import check_format
 from models.bits import BITS, FormatName
-from models.checkpoint import Checkpoint, open_safetensors
+from models.checkpoint.base import Checkpoint
+from models.checkpoint.safetensors import open_safetensors
 from models.errors import BadArtefact
 from models.layout import ALIGNMENT, MANIFEST_FILE, SPINE_FILE, Region, aligned, bank_regions, layer_bytes, layer_file
 from models.library import DEFAULT_FORMAT, check_asked_format, find, is_packed, shelf

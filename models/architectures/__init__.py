@@ -9,6 +9,7 @@ from models.architectures import bamboo, llama, prosparse
 from models.architectures.config import Config, read_config
 from models.architectures.family import Family
 from models.bits import BITS, FormatName
+from models.checkpoint.headers import fingerprint, read_headers
 from models.errors import BadConfig, BadValue
 from models.manifest import Formats, Manifest, computed_sizes
 from models.spec import ModelSpec
@@ -43,15 +44,25 @@ def check_format(spec: ModelSpec, name: FormatName) -> None:
 
 def manifest_from_config(path: Path, name: FormatName) -> Manifest:
     """A manifest from `config.json` alone (the file, or its folder), bound to the config and marked as assumed."""
+    return _manifest(path, name, has_weights=False)
+
+
+def manifest_from_folder(folder: Path, name: FormatName) -> Manifest:
+    """A manifest from the config and the weights' headers and samples: bound to the weights, though none was read."""
+    return _manifest(folder, name, has_weights=True)
+
+
+def _manifest(path: Path, name: FormatName, *, has_weights: bool) -> Manifest:
     config = read_config(path)
+    folder = config.path.parent.resolve()
     spec = family_of(config).spec(config)
     check_format(spec, name)
     formats = Formats.of(name)
     return Manifest(
-        name=config.path.parent.resolve().name,
-        source=str(config.path.parent.resolve()),
-        fingerprint=f"config:{config.digest()}",
-        assumed=True,
+        name=folder.name,
+        source=str(folder),
+        fingerprint=fingerprint(config.digest(), read_headers(folder)) if has_weights else f"config:{config.digest()}",
+        assumed=not has_weights,
         spec=spec,
         formats=formats,
         sizes=computed_sizes(spec, formats),

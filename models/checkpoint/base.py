@@ -1,8 +1,7 @@
 """Checkpoint: a model's spec and its tensors by canonical name. Knows families, not file formats."""
 
-import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -22,16 +21,11 @@ class Source(Protocol):
 
     def shape(self, name: str) -> tuple[int, ...]: ...
 
-    def describe(self, name: str) -> str:
-        """Element type and shape, for the fingerprint."""
-
-    def sample(self, name: str) -> bytes:
-        """A few bytes from the start, the middle and the end, for the fingerprint."""
+    def fingerprint(self, config_digest: str) -> str:
+        """sha256 over config, tensor headers and sampled bytes of every tensor."""
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> Tensor:
         """float tensor as stored; rows start..stop of dimension 0."""
-
-    def nbytes(self, name: str) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +36,7 @@ class Checkpoint:
     spec: ModelSpec
     family: Family
     source: Source
-    config_digest: str
-    _fingerprint: list[str] = field(default_factory=list)
+    fingerprint: str
 
     def __post_init__(self) -> None:
         expected = {self.foreign(name): shape for name, shape in tensor_shapes(self.spec)}
@@ -73,17 +66,6 @@ class Checkpoint:
     def read(self, canonical: str, start: int = 0, stop: int | None = None) -> Tensor:
         """float32 tensor, or its rows start..stop."""
         return self.source.read(self.foreign(canonical), start, stop).float()
-
-    @property
-    def fingerprint(self) -> str:
-        """sha256 over config, tensor headers and sampled bytes of every tensor."""
-        if not self._fingerprint:
-            digest = hashlib.sha256(self.config_digest.encode())
-            for name in sorted(self.source.names()):
-                digest.update(f"{name} {self.source.describe(name)}".encode())
-                digest.update(self.source.sample(name))
-            self._fingerprint.append(digest.hexdigest())
-        return self._fingerprint[0]
 
 
 def tensor_shapes(spec: ModelSpec) -> Iterator[tuple[str, tuple[int, ...]]]:
@@ -122,4 +104,4 @@ def open_checkpoint(folder: Path, source: Source) -> Checkpoint:
     """Config and tensors of `folder` together; BadConfig, BadCheckpoint or MissingTensor says what does not fit."""
     config = read_config(folder)
     family = family_of(config)
-    return Checkpoint(folder, family.spec(config), family, source, config.digest())
+    return Checkpoint(folder, family.spec(config), family, source, source.fingerprint(config.digest()))

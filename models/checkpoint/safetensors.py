@@ -1,40 +1,17 @@
-"""Safetensors files, one or sharded, read with pread: a truncated file is an error and not a crash, and what was read is not kept mapped.
+"""Tensors out of safetensors files, one or sharded, read when they are asked for."""
 
-The format: 8 bytes of header length, little endian; a JSON header of name -> {dtype, shape, data_offsets}; the bytes.
-"""
-
-import json
 import math
-import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from models.checkpoint.base import Checkpoint, open_checkpoint
+from models.checkpoint.headers import Entry, fingerprint, read_exactly, read_headers
 from models.errors import BadCheckpoint
 
-MOST_HEADER_BYTES = 100_000_000
-SAMPLE_BYTES = 64
-INDEX = "model.safetensors.index.json"
-SINGLE = "model.safetensors"
 TYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One tensor: its file, where its bytes begin there, its type and shape."""
-
-    path: Path
-    offset: int
-    kind: str
-    shape: tuple[int, ...]
-
-    @property
-    def nbytes(self) -> int:
-        return math.prod(self.shape) * TYPES[self.kind].itemsize
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +26,8 @@ class SafetensorsSource:
     def shape(self, name: str) -> tuple[int, ...]:
         return self.entries[name].shape
 
-    def describe(self, name: str) -> str:
-        return f"{self.entries[name].kind} {list(self.entries[name].shape)}"
-
-    def nbytes(self, name: str) -> int:
-        return self.entries[name].nbytes
-
-    def sample(self, name: str) -> bytes:
-        entry = self.entries[name]
-        starts = {0, max(0, entry.nbytes // 2 - SAMPLE_BYTES), max(0, entry.nbytes - SAMPLE_BYTES)}
-        return b"".join(read_exactly(entry.path, entry.offset + at, min(SAMPLE_BYTES, entry.nbytes - at)) for at in sorted(starts))
+    def fingerprint(self, config_digest: str) -> str:
+        return fingerprint(config_digest, self.entries)
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> Tensor:
         entry = self.entries[name]
@@ -69,84 +38,9 @@ class SafetensorsSource:
         return torch.frombuffer(data, dtype=TYPES[entry.kind]).view(len(rows), *row_shape)
 
 
-def read_exactly(path: Path, offset: int, count: int) -> bytearray:
-    """`count` bytes at `offset`; BadCheckpoint when the file ends before."""
-    data = bytearray(count)
-    view, done = memoryview(data), 0
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        while done < count:
-            got = os.preadv(descriptor, [view[done:]], offset + done)
-            if got == 0:
-                raise BadCheckpoint(path, f"is truncated: it ends at byte {offset + done}, {count - done} bytes too early")
-            done += got
-    finally:
-        os.close(descriptor)
-    return data
-
-
-def read_header(path: Path) -> dict[str, Entry]:
-    """The tensors of one file, every bound checked before anything is allocated; BadCheckpoint says what is wrong."""
-    try:
-        file_bytes = path.stat().st_size
-    except OSError:
-        raise BadCheckpoint(path, "no such file") from None
-    if file_bytes < 8:
-        raise BadCheckpoint(path, "is not a safetensors file: shorter than its header")
-    length = int.from_bytes(read_exactly(path, 0, 8), "little")
-    if length > min(MOST_HEADER_BYTES, file_bytes - 8):
-        raise BadCheckpoint(path, f"is truncated or not a safetensors file: its header claims {length} bytes")
-    try:
-        header = json.loads(bytes(read_exactly(path, 8, length)))
-    except (ValueError, RecursionError):
-        raise BadCheckpoint(path, "is corrupt: its header is not JSON") from None
-    if not isinstance(header, dict):
-        raise BadCheckpoint(path, "is corrupt: its header is not an object")
-    header.pop("__metadata__", None)
-    return {name: _entry(path, name, value, 8 + length, file_bytes) for name, value in header.items()}
-
-
-def _entry(path: Path, name: str, value: Any, base: int, file_bytes: int) -> Entry:
-    try:
-        kind, shape, (begin, end) = value["dtype"], tuple(value["shape"]), value["data_offsets"]
-        well_formed = isinstance(kind, str) and all(type(number) is int and number >= 0 for number in (*shape, begin, end))
-    except (KeyError, TypeError, ValueError):
-        well_formed = False
-    if not well_formed:
-        raise BadCheckpoint(path, f"is corrupt: the header of tensor {name!r} makes no sense")
-    if kind not in TYPES:
-        raise BadCheckpoint(path, f"tensor {name!r} is stored as {kind}; supported: {', '.join(TYPES)}")
-    if end - begin != math.prod(shape) * TYPES[kind].itemsize:
-        raise BadCheckpoint(path, f"is corrupt: tensor {name!r} has {end - begin} bytes, its shape needs another number")
-    if base + end > file_bytes:
-        raise BadCheckpoint(path, f"is truncated: tensor {name!r} ends at byte {base + end}, the file at {file_bytes}")
-    return Entry(path, base + begin, kind, shape)
-
-
-def shard_paths(folder: Path) -> list[Path]:
-    """The single file, or the files that the index names."""
-    if (folder / SINGLE).is_file():
-        return [folder / SINGLE]
-    index = folder / INDEX
-    if not index.is_file():
-        raise BadCheckpoint(folder, f"has neither {SINGLE} nor {INDEX}")
-    try:
-        names = set(json.loads(index.read_bytes())["weight_map"].values())
-        paths = [folder / name for name in sorted(names)]
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise BadCheckpoint(index, "is not an index of shards") from None
-    for path in paths:
-        if path.parent != folder:
-            raise BadCheckpoint(index, f"names a file outside its folder: {path.name!r}")
-    return paths
-
-
 def open_safetensors(folder: Path) -> Checkpoint:
     """A Hugging Face folder: config.json and safetensors. Reads headers only."""
     if not folder.is_dir():
         raise BadCheckpoint(folder, "no such directory")
-    entries: dict[str, Entry] = {}
-    if (folder / "config.json").is_file():
-        for path in shard_paths(folder):
-            entries |= read_header(path)
+    entries = read_headers(folder) if (folder / "config.json").is_file() else {}
     return open_checkpoint(folder, SafetensorsSource(entries))

@@ -58,9 +58,14 @@ def test_a_mistake_is_one_line_and_exit_2(arguments: list[str], checkpoint: Path
 
 def test_what_is_known_before_packing_is_counted_after(checkpoint: Path) -> None:
     before = known_manifest(str(checkpoint), "int8")
-    assert before.assumed
     main(["pack", str(checkpoint), "--format", "int8"])
-    after = known_manifest(str(checkpoint), "int8")
-    assert not after.assumed
-    assert after.sizes == before.sizes
-    assert known_manifest(str(checkpoint), "int4").assumed
+    (entry,) = entries()
+    after = known_manifest(entry.folder.name)
+    assert (before.sizes, before.fingerprint, before.assumed) == (after.sizes, after.fingerprint, False)
+
+
+def test_without_weights_the_manifest_says_it_is_assumed(checkpoint: Path) -> None:
+    (checkpoint / "model.safetensors").unlink()
+    manifest = known_manifest(str(checkpoint), "int8")
+    assert manifest.assumed
+    assert manifest.fingerprint.startswith("config:")

@@ -1,0 +1,131 @@
+"""Every error leaves in one shape, {"error": {"message", "type", "param", "code"}}, and one table says with which status.
+
+A mistake of the client is never a 5xx, because clients send those again.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from server.bridge import Closed, QueueFull
+from server.engine import StepFailed
+
+RETRY_SECONDS = 2
+log = logging.getLogger("server.api")
+
+
+class BadRequest(Exception):
+    """A field with a value we do not accept."""
+
+    def __init__(self, param: str, why: str) -> None:
+        super().__init__(f"{param}: {why}")
+        self.param = param
+
+
+class ContextOverflow(Exception):
+    """A prompt that does not fit."""
+
+    def __init__(self, prompt_tokens: int, context: int) -> None:
+        super().__init__(
+            f"the prompt has {prompt_tokens} tokens, which exceeds the available context size of {context} tokens "
+            "(at least one must be left to write)"
+        )
+        self.param = "prompt"
+        self.prompt_tokens, self.context = prompt_tokens, context
+
+
+class UnknownModel(Exception):
+    def __init__(self, asked: str, served: str) -> None:
+        super().__init__(f"the model {asked!r} does not exist; this server has {served!r}")
+        self.param = "model"
+
+
+class TooLarge(Exception):
+    def __init__(self, limit_bytes: int) -> None:
+        super().__init__(f"the body is larger than {limit_bytes} bytes")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    status: int
+    type: str
+    code: str | None = None
+    retry: bool = False
+
+
+TABLE: dict[type[Exception], Answer] = {
+    BadRequest: Answer(400, "invalid_request_error"),
+    ContextOverflow: Answer(400, "invalid_request_error", "context_length_exceeded"),
+    UnknownModel: Answer(404, "invalid_request_error", "model_not_found"),
+    TooLarge: Answer(413, "invalid_request_error", "body_too_large"),
+    QueueFull: Answer(503, "overloaded_error", "queue_full", retry=True),
+    Closed: Answer(503, "overloaded_error", "shutting_down", retry=True),
+    StepFailed: Answer(500, "server_error", "step_failed"),
+}
+STATUS_CODES = {404: "not_found", 405: "method_not_allowed"}
+
+
+def error_body(message: str, kind: str, param: str | None, code: str | None) -> dict[str, Any]:
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+def body_of(error: Exception) -> dict[str, Any]:
+    """The JSON of one of the exceptions in the table."""
+    answer = TABLE[type(error)]
+    return error_body(str(error), answer.type, getattr(error, "param", None), answer.code)
+
+
+def response_of(error: Exception) -> JSONResponse:
+    answer = TABLE[type(error)]
+    return JSONResponse(body_of(error), answer.status, {"retry-after": str(RETRY_SECONDS)} if answer.retry else None)
+
+
+def install(app: FastAPI) -> None:
+    """Gives `app` the table, and our shape for what FastAPI and Starlette raise by themselves."""
+    for kind in TABLE:
+        app.add_exception_handler(kind, _known)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Exception, _unforeseen)
+
+
+async def _known(request: Request, error: Exception) -> JSONResponse:
+    return response_of(error)
+
+
+async def _invalid(request: Request, error: Exception) -> JSONResponse:
+    """FastAPI's 422 is a 400 here."""
+    assert isinstance(error, RequestValidationError)
+    param, message = complaint(error.errors())
+    return JSONResponse(error_body(message, "invalid_request_error", param, None), 400)
+
+
+async def _http(request: Request, error: Exception) -> JSONResponse:
+    """An unknown route, a method that is not allowed, a body that cannot be parsed."""
+    assert isinstance(error, HTTPException)
+    message = f"{request.method} {request.url.path}: {error.detail}"
+    body = error_body(message, "invalid_request_error", None, STATUS_CODES.get(error.status_code))
+    return JSONResponse(body, error.status_code, error.headers)
+
+
+async def _unforeseen(request: Request, error: Exception) -> JSONResponse:
+    return JSONResponse(error_body("the server made a mistake; its log says more", "server_error", None, "internal_error"), 500)
+
+
+def complaint(errors: Sequence[Any]) -> tuple[str | None, str]:
+    """(field, 'field: what is wrong with it') of the first complaint."""
+    first = errors[0]
+    path = [str(part) for part in first["loc"][1:]]
+    if first["type"] == "json_invalid":
+        return None, f"the body is not JSON: {first['ctx']['error']}"
+    if not path:
+        return None, f"the body is not a JSON object with content-type application/json: {first['msg']}"
+    if first["type"] == "extra_forbidden":
+        return path[0], f"{'.'.join(path)}: unknown field"
+    return path[0], f"{'.'.join(path)}: {first['msg']}"

@@ -1,0 +1,21 @@
+"""GET /health: 200 while requests can be served, 503 when the engine has stopped.
+
+While the model loads the port is bound and connections wait, so a check with a timeout fails until the server is ready.
+"""
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+
+from server.bridge import Closed
+from server.service import Service
+
+router = APIRouter()
+
+
+@router.get("/health")
+async def health(request: Request) -> dict[str, Any]:
+    service: Service = request.app.state.service
+    if not service.bridge.alive:
+        raise Closed
+    return {"status": "ok", "unfinished": service.bridge.unfinished}

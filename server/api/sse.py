@@ -1,0 +1,50 @@
+"""Server-sent events, and noticing that a client has gone. Knows no tokens and no models."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from typing import Any
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from server.bridge import Job
+
+DONE = "data: [DONE]\n\n"
+HEADERS = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache", "x-accel-buffering": "no"}
+
+
+def event(data: dict[str, Any]) -> str:
+    return f"data: {json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(',', ':'))}\n\n"
+
+
+def watch(receive: Receive, job: Job) -> asyncio.Task[None]:
+    """Cancels `job` as soon as the client is gone. The caller cancels the task when there is nothing left to watch."""
+    return asyncio.create_task(_cancel_when_gone(receive, job))
+
+
+async def _cancel_when_gone(receive: Receive, job: Job) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    job.cancel()
+
+
+class EventStream(Response):
+    """Sends `chunks` as they come. However it ends, the job and its watcher end with it."""
+
+    def __init__(self, chunks: AsyncIterator[str], job: Job, watcher: asyncio.Task[None]) -> None:
+        super().__init__(headers=HEADERS)
+        del self.headers["content-length"]
+        self.chunks, self.job, self.watcher = chunks, job, watcher
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            with suppress(OSError):  # the client went away between two chunks
+                await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+                async for chunk in self.chunks:
+                    await send({"type": "http.response.body", "body": chunk.encode(), "more_body": True})
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+        finally:
+            self.watcher.cancel()
+            self.job.cancel()

@@ -1,0 +1,140 @@
+"""Bridge: between asyncio, where requests live, and the one thread that runs the engine. Knows no HTTP and no model.
+
+Everything crosses by two queues: commands into the thread, events back to each job's loop. No state is shared, so no locks.
+"""
+
+import asyncio
+import logging
+import queue
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+
+from server.engine import Engine
+from server.sequence import Delta, Event, Failed, Sequence
+
+log = logging.getLogger("server.bridge")
+Command = Callable[[Engine], None]
+
+
+class QueueFull(Exception):
+    """As many choices are unfinished as there are slots and places in the queue."""
+
+    def __init__(self, waiting: int) -> None:
+        super().__init__(f"the queue is full: {waiting} choices are waiting; try again")
+        self.waiting = waiting
+
+
+class Closed(Exception):
+    """The server is stopping, or its engine thread has died."""
+
+    def __init__(self) -> None:
+        super().__init__("the server is stopping and takes no new requests")
+
+
+@dataclass(slots=True)
+class Job:
+    """The sequences of one request and their events, in the order they happened."""
+
+    sequences: tuple[Sequence, ...]
+    send: Callable[[Command], None]
+    arrived: asyncio.Queue[tuple[int, Event]] = field(default_factory=asyncio.Queue)
+
+    async def events(self) -> AsyncIterator[tuple[int, Delta]]:
+        """(number of the sequence, what became visible), until every sequence is finished. A failed step raises its error."""
+        left = len(self.sequences)
+        while left:
+            number, event = await self.arrived.get()
+            if isinstance(event, Failed):
+                self.cancel()
+                raise event.error
+            left -= event.finish is not None
+            yield number, event
+
+    def cancel(self) -> None:
+        """Ends what is not finished, before the engine's next step."""
+        for sequence in self.sequences:
+            self.send(partial(cancel, sequence))
+
+
+def cancel(sequence: Sequence, engine: Engine) -> None:
+    engine.cancel(sequence)
+
+
+def submit(sequence: Sequence, engine: Engine) -> None:
+    engine.submit(sequence)
+
+
+class Bridge:
+    """Takes a request when fewer than `slots + queue_size` choices are unfinished; so a request of many choices can overshoot, once."""
+
+    def __init__(self, engine: Engine, *, slots: int, queue_size: int) -> None:
+        self._engine = engine
+        self._slots, self._limit = slots, slots + queue_size
+        self._commands: queue.SimpleQueue[Command | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._unfinished = 0  # touched by the event loop only
+        self._open = False
+
+    @property
+    def alive(self) -> bool:
+        return self._open and self._thread.is_alive()
+
+    @property
+    def unfinished(self) -> int:
+        """Choices that wait or run."""
+        return self._unfinished
+
+    def start(self) -> None:
+        self._open = True
+        self._thread.start()
+
+    def stop(self, seconds: float) -> bool:
+        """Ends the thread after its present step; False when that took longer than `seconds`."""
+        self._open = False
+        self._commands.put(None)
+        self._thread.join(seconds)
+        return not self._thread.is_alive()
+
+    def submit(self, sequences: tuple[Sequence, ...]) -> Job:
+        """Hands all sequences of a request to the engine, or none: QueueFull, Closed."""
+        if not self.alive:
+            raise Closed
+        if self._unfinished >= self._limit:
+            raise QueueFull(self._unfinished - self._slots)
+        loop, job = asyncio.get_running_loop(), Job(sequences, self._commands.put)
+        self._unfinished += len(sequences)
+        for number, sequence in enumerate(sequences):
+            sequence.emit = partial(post, loop, partial(self._deliver, job, number))
+            self._commands.put(partial(submit, sequence))
+        return job
+
+    def _deliver(self, job: Job, number: int, event: Event) -> None:
+        """On the event loop."""
+        self._unfinished -= isinstance(event, Failed) or event.finish is not None
+        job.arrived.put_nowait((number, event))
+
+    def _run(self) -> None:
+        """The engine thread: commands first, then a step; asleep when there is neither."""
+        while self._obey():
+            if not self._engine.idle:
+                self._engine.step()
+
+    def _obey(self) -> bool:
+        """Carries out all commands that have come, waiting for one when the engine is idle; False when told to stop."""
+        try:
+            while True:
+                command = self._commands.get(block=self._engine.idle)
+                if command is None:
+                    return False
+                command(self._engine)
+        except queue.Empty:
+            return True
+
+
+def post(loop: asyncio.AbstractEventLoop, deliver: Callable[[Event], None], event: Event) -> None:
+    """Calls `deliver(event)` on `loop`; when the loop is closed, nobody is listening."""
+    with suppress(RuntimeError):
+        loop.call_soon_threadsafe(deliver, event)

@@ -1,0 +1,133 @@
+"""Sequence: one choice being written, and the only mutable thing in the server. Knows no model, no device and no HTTP.
+
+A sequence waits (no slot), reads its prompt (`cached < len(prompt)`), writes (one token a step), and is finished.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from server.detokenize import TextStream
+
+Finish = Literal["stop", "length", "cancelled"]
+
+
+@dataclass(frozen=True, slots=True)
+class Params:
+    """What a client may ask of one choice. `top_k` 0 is off; `logprobs` is how many alternatives to report, None for no report."""
+
+    max_tokens: int = 16
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    stop_ids: frozenset[int] = frozenset()
+    logprobs: int | None = None
+    score_prompt: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A token, its log probability before any sampling rule, and the likeliest tokens at its place, best first."""
+
+    token: int
+    logprob: float
+    top: tuple[tuple[int, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TextToken:
+    """A token of the output: its share of the text, where that begins, and its score when scores were asked for."""
+
+    text: str
+    offset: int
+    scored: Scored | None
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """What became visible since the last event. `finish` is set in the last one."""
+
+    text: str
+    tokens: tuple[TextToken, ...]
+    finish: Finish | None
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The engine could not go on with this sequence; always the last event."""
+
+    error: Exception
+
+
+Event = Delta | Failed
+
+
+@dataclass(slots=True)
+class Times:
+    """Seconds on the engine's clock: when it got its slot, its first token and its last."""
+
+    started: float = 0.0
+    first: float = 0.0
+    last: float = 0.0
+
+
+def nobody(event: Event) -> None:
+    """Where events go before anyone listens."""
+
+
+@dataclass(slots=True, eq=False)
+class Sequence:
+    """`cached` counts the tokens whose keys and values lie in the slot. `group` names the request, for taking turns."""
+
+    prompt: tuple[int, ...]
+    params: Params
+    stream: TextStream
+    draw: np.random.Generator
+    group: str = ""
+    emit: Callable[[Event], None] = nobody
+    slot: int | None = None
+    cached: int = 0
+    output: list[int] = field(default_factory=list)
+    scores: list[Scored] = field(default_factory=list)
+    prompt_scores: list[Scored | None] = field(default_factory=lambda: [None])
+    finish: Finish | None = None
+    times: Times = field(default_factory=Times)
+
+    @property
+    def length(self) -> int:
+        return len(self.prompt) + len(self.output)
+
+    @property
+    def pending(self) -> int:
+        """Tokens that are known and not yet in the cache."""
+        return self.length - self.cached
+
+    @property
+    def reads_prompt(self) -> bool:
+        return self.cached < len(self.prompt)
+
+    def tokens(self, count: int) -> list[int]:
+        """The next `count` tokens to go through the model."""
+        if self.reads_prompt:
+            return list(self.prompt[self.cached : self.cached + count])
+        begin = self.cached - len(self.prompt)
+        return self.output[begin : begin + count]
+
+    def take(self) -> Delta:
+        """What may leave now and has not left yet."""
+        text, first, last = self.stream.take()
+        spans = [(number, self.stream.start(number), self.stream.ends[number]) for number in range(first, last)]
+        tokens = tuple(TextToken(self.stream.text[a:b], a, self.scores[i] if self.scores else None) for i, a, b in spans)
+        return Delta(text, tokens, self.finish)
+
+
+def generator(seed: int | None, index: int) -> np.random.Generator:
+    """The dice of choice `index` of a prompt: with a seed, the same ones whatever else the server does."""
+    return np.random.default_rng(None if seed is None else [seed % 2**64, index])

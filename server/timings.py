@@ -1,0 +1,34 @@
+"""Timings of a request under llama-server's names. Every value is a finite number that is not negative."""
+
+from collections.abc import Iterable
+
+from server.sequence import Sequence
+
+
+def timings(sequences: Iterable[Sequence], expected_per_second: float | None) -> dict[str, float | int | None]:
+    """Tokens are summed over the choices of a request, which ran at the same time, so milliseconds are those of the slowest.
+
+    The first token comes out of the prompt, so a rate over n tokens counts n - 1 steps, and is 0.0 for one token.
+    `expected_per_second` is what the placement predicted for one sequence alone; None when there was no prediction.
+    """
+    done = [sequence for sequence in sequences if sequence.times.first]
+    prompt_n, predicted_n = sum(len(one.prompt) for one in done), sum(len(one.output) for one in done)
+    steps = sum(max(len(one.output) - 1, 0) for one in done)
+    prompt_ms = 1e3 * max((one.times.first - one.times.started for one in done), default=0.0)
+    predicted_ms = 1e3 * max((one.times.last - one.times.first for one in done), default=0.0)
+    return {
+        "cache_n": 0,
+        "prompt_n": prompt_n,
+        "prompt_ms": prompt_ms,
+        "prompt_per_token_ms": ratio(prompt_ms, prompt_n),
+        "prompt_per_second": ratio(1e3 * prompt_n, prompt_ms),
+        "predicted_n": predicted_n,
+        "predicted_ms": predicted_ms,
+        "predicted_per_token_ms": ratio(predicted_ms, steps),
+        "predicted_per_second": ratio(1e3 * steps, predicted_ms),
+        "expected_per_second": expected_per_second,
+    }
+
+
+def ratio(above: float, below: float) -> float:
+    return above / below if below > 0 else 0.0

@@ -1,0 +1,202 @@
+"""Stories of the engine over a model that remembers exactly what was put in each slot."""
+
+from typing import cast
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.tokenizer import Tokenizer
+from server.engine import Engine, StepFailed
+from server.sampling import score
+from server.sequence import Delta, Event, Failed, Params, Sequence
+from tests.server.fakes import EOS, MemoryModel, build_engine, build_sequence, greedy, logits_after
+
+GREEDY = Params(max_tokens=6, temperature=0)
+
+
+def run(engine: Engine) -> None:
+    while not engine.idle:
+        engine.step()
+
+
+def text_of(events: list[Event]) -> str:
+    return "".join(cast(Delta, event).text for event in events)
+
+
+def finish_of(events: list[Event]) -> str | None:
+    return cast(Delta, events[-1]).finish
+
+
+def start(engine: Engine, sequences: list[Sequence]) -> None:
+    for sequence in sequences:
+        engine.submit(sequence)
+
+
+def test_greedy_text_is_the_models_own(tokenizer: Tokenizer) -> None:
+    engine = build_engine(MemoryModel())
+    sequence, events = build_sequence(tokenizer, [1, 2, 3], GREEDY)
+    engine.submit(sequence)
+    run(engine)
+    assert sequence.output == greedy([1, 2, 3], 6)
+    assert text_of(events) == bytes(sequence.output).decode()
+    assert finish_of(events) == "length"
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    prompts=st.lists(st.lists(st.integers(97, 122), min_size=1, max_size=30), min_size=1, max_size=7),
+    slots=st.integers(1, 4),
+    chunk=st.integers(4, 9),
+    late=st.integers(0, 6),
+)
+def test_a_batch_writes_what_each_writes_alone(tokenizer: Tokenizer, prompts: list[list[int]], slots: int, chunk: int, late: int) -> None:
+    """Whatever the slots, the chunks and the moment of arrival: slots are used again and nothing of an old text is seen."""
+    engine = build_engine(MemoryModel(), slots=slots, chunk=chunk)
+    built = [build_sequence(tokenizer, prompt, GREEDY, group=str(i % 3))[0] for i, prompt in enumerate(prompts)]
+    start(engine, built[:late])
+    for _ in range(late):
+        if not engine.idle:
+            engine.step()
+    start(engine, built[late:])
+    run(engine)
+    assert [one.output for one in built] == [greedy(prompt, 6) for prompt in prompts]
+
+
+def test_a_seed_gives_the_same_text_alone_and_in_a_crowd(tokenizer: Tokenizer) -> None:
+    params = Params(max_tokens=12, temperature=1.0, top_p=0.9)
+
+    def write(others: int) -> list[int]:
+        engine = build_engine(MemoryModel(), slots=3)
+        sequence, _ = build_sequence(tokenizer, [5, 6], params, seed=7)
+        crowd = [build_sequence(tokenizer, [9, i], params, seed=i)[0] for i in range(others)]
+        start(engine, [*crowd[:1], sequence, *crowd[1:]])
+        run(engine)
+        return sequence.output
+
+    assert write(0) == write(2) == write(5)
+
+
+def test_long_prompts_do_not_stall_a_writer(tokenizer: Tokenizer) -> None:
+    """While a prompt of 40 tokens is read 8 at a time, the other sequence gets a token after every chunk."""
+    model = MemoryModel()
+    engine = build_engine(model)
+    writer, events = build_sequence(tokenizer, [1], Params(max_tokens=20, temperature=0))
+    engine.submit(writer)
+    engine.step()
+    reader, _ = build_sequence(tokenizer, list(range(40)), GREEDY)
+    engine.submit(reader)
+    written = []
+    while reader.reads_prompt:
+        engine.step()
+        written.append(len(writer.output))
+    assert max(len(step) for step in model.steps) == 8
+    assert len(written) == 10
+    assert written[-1] - written[0] >= 4
+    assert len(events) == len(writer.output)
+
+
+def test_the_end_of_text_token_ends_the_text_and_is_not_in_it(tokenizer: Tokenizer) -> None:
+    engine = build_engine(MemoryModel())
+    third = greedy([1], 3)[2]
+    params = Params(max_tokens=9, temperature=0, stop_ids=frozenset({third, EOS}), logprobs=0)
+    sequence, events = build_sequence(tokenizer, [1], params)
+    engine.submit(sequence)
+    run(engine)
+    assert finish_of(events) == "stop"
+    assert len(sequence.output) == sequence.output.index(third) + 1
+    assert text_of(events) == bytes(sequence.output[:-1]).decode()
+    assert [token.text for event in events for token in cast(Delta, event).tokens][-1] == ""
+
+
+def test_a_stop_string_never_shows_not_even_half_of_it(tokenizer: Tokenizer) -> None:
+    whole = bytes(greedy([1], 10)).decode()
+    stop = whole[4:7]
+    engine = build_engine(MemoryModel())
+    sequence, events = build_sequence(tokenizer, [1], Params(max_tokens=10, temperature=0, logprobs=1), stops=(stop,))
+    engine.submit(sequence)
+    run(engine)
+    assert text_of(events) == whole[: whole.index(stop)]
+    assert finish_of(events) == "stop"
+    tokens = [token for event in events for token in cast(Delta, event).tokens]
+    assert len(tokens) == len(sequence.output)
+    assert "".join(token.text for token in tokens) == text_of(events)
+
+
+def test_the_context_ends_the_text_when_it_is_full(tokenizer: Tokenizer) -> None:
+    engine = build_engine(MemoryModel(), context=8)
+    sequence, events = build_sequence(tokenizer, [1, 2, 3, 4, 5], Params(max_tokens=100, temperature=0))
+    engine.submit(sequence)
+    run(engine)
+    assert len(sequence.output) == 3
+    assert finish_of(events) == "length"
+
+
+def test_a_scored_prompt_has_the_logits_of_every_position(tokenizer: Tokenizer) -> None:
+    """Over chunk borders (8 tokens a step), with nothing written."""
+    prompt = list(b"the cold neurons of a model")
+    engine = build_engine(MemoryModel())
+    sequence, events = build_sequence(tokenizer, prompt, Params(max_tokens=0, logprobs=2, score_prompt=True))
+    engine.submit(sequence)
+    run(engine)
+    wanted = [None] + [score(logits_after(prompt[:i]), prompt[i], 2) for i in range(1, len(prompt))]
+    assert sequence.prompt_scores == wanted
+    assert sequence.output == []
+    assert finish_of(events) == "length"
+
+
+def test_scoring_a_prompt_does_not_change_what_is_written(tokenizer: Tokenizer) -> None:
+    engine = build_engine(MemoryModel())
+    params = Params(max_tokens=4, temperature=0, logprobs=0, score_prompt=True)
+    sequences = [build_sequence(tokenizer, [n] * (5 + 3 * n), params)[0] for n in range(1, 5)]
+    start(engine, sequences)
+    run(engine)
+    assert [one.output for one in sequences] == [greedy(list(one.prompt), 4) for one in sequences]
+    assert all(len(one.prompt_scores) == len(one.prompt) for one in sequences)
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2, 5])
+def test_cancelling_frees_the_slot_at_once(tokenizer: Tokenizer, steps: int) -> None:
+    """Waiting, in the middle of its prompt, or writing."""
+    engine = build_engine(MemoryModel(), slots=1)
+    gone, events = build_sequence(tokenizer, [3] * 20, GREEDY)
+    engine.submit(gone)
+    for _ in range(steps):
+        engine.step()
+    next_one, _ = build_sequence(tokenizer, [4], GREEDY)
+    engine.submit(next_one)
+    engine.cancel(gone)
+    engine.cancel(gone)
+    assert finish_of(events) == "cancelled"
+    engine.step()
+    assert len(next_one.output) == 1
+    run(engine)
+    assert next_one.output == greedy([4], 6)
+
+
+def test_a_step_that_raises_ends_its_own_sequences_only(tokenizer: Tokenizer) -> None:
+    model = MemoryModel(broken_token=13)
+    engine = build_engine(model)
+    writer, _ = build_sequence(tokenizer, [1], GREEDY)
+    engine.submit(writer)
+    engine.step()
+    broken, events = build_sequence(tokenizer, [13], GREEDY)
+    engine.submit(broken)
+    run(engine)
+    assert writer.output == greedy([1], 6)
+    assert isinstance(events[-1], Failed)
+    assert isinstance(events[-1].error, StepFailed)
+    after, _ = build_sequence(tokenizer, [2], GREEDY)
+    engine.submit(after)
+    run(engine)
+    assert after.output == greedy([2], 6)
+
+
+def test_logits_that_are_not_numbers_are_a_failure_and_not_a_token(tokenizer: Tokenizer) -> None:
+    engine = build_engine(lambda step: torch.full((len(step.wanted), 258), float("nan")))
+    sequence, events = build_sequence(tokenizer, [1], GREEDY)
+    engine.submit(sequence)
+    run(engine)
+    assert isinstance(events[-1], Failed)
+    assert sequence.output == []

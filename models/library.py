@@ -61,7 +61,7 @@ def is_packed(folder: Path) -> bool:
 
 
 def known_manifest(model: str, name: FormatName | None = None) -> Manifest:
-    """What is known without reading weights or packing: a packed folder's manifest, else one bound to the weights' headers, else to the config."""
+    """What is known without packing: a packed folder's manifest, else one bound to the weights' headers, else to the config."""
     folder = find(model)
     if is_packed(folder):
         manifest = load_manifest(folder / MANIFEST_FILE)

@@ -86,7 +86,7 @@ def _entry(path: Path, name: str, value: Any, base: int, file_bytes: int) -> Ent
         well_formed = False
     if not well_formed:
         raise BadCheckpoint(path, f"is corrupt: the header of tensor {name!r} makes no sense")
-    if kind not in TYPES:
+    if kind not in ITEM_BYTES:
         raise BadCheckpoint(path, f"tensor {name!r} is stored as {kind}; supported: {', '.join(ITEM_BYTES)}")
     if end - begin != math.prod(shape) * ITEM_BYTES[kind]:
         raise BadCheckpoint(path, f"is corrupt: tensor {name!r} has {end - begin} bytes, its shape needs another number")

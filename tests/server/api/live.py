@@ -1,0 +1,27 @@
+"""A live HTTP server in a thread, on a port the system chooses."""
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import uvicorn
+
+from server.api.app import build_app
+from server.service import Service
+
+
+@contextmanager
+def live_server(service: Service) -> Iterator[str]:
+    """Yields its address, http://127.0.0.1:PORT."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(build_app(service), log_config=None, lifespan="off"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(10)
+        listening.close()
+        assert not thread.is_alive()

@@ -1,0 +1,67 @@
+"""How kernels are compiled and where the machine code is kept. Knows no arithmetic.
+
+Numba does not notice an edit of a callee in another file and would run stale code, so the cache directory carries a hash of
+every file of this folder. The flags of fast arithmetic leave NaN and infinity alone: with them `isnan` would be optimised away.
+"""
+
+import hashlib
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import ParamSpec, TypeVar, cast
+
+import numba
+
+from models.paths import home
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+FASTMATH = {"reassoc", "contract", "nsz", "arcp", "afn"}
+
+
+@cache
+def cache_folder() -> Path:
+    """`home()/kernels/<hash of the sources>`, or the same under the temporary folder when that cannot be written."""
+    digest = hashlib.sha256()
+    for source in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(source.read_bytes())
+    name = Path("kernels") / digest.hexdigest()[:16]
+    for root in (home(), Path(tempfile.gettempdir()) / "thermocline"):
+        if _writable(root / name):
+            return root / name
+    return Path(tempfile.mkdtemp(prefix="thermocline-kernels-"))
+
+
+def _writable(folder: Path) -> bool:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
+
+
+@contextmanager
+def _cached_here() -> Iterator[None]:
+    """Numba reads its cache folder when a function is decorated; other users of Numba in the process keep theirs."""
+    before = numba.config.CACHE_DIR
+    numba.config.CACHE_DIR = str(cache_folder())
+    try:
+        yield
+    finally:
+        numba.config.CACHE_DIR = before
+
+
+def inner(function: Callable[P, R]) -> Callable[P, R]:
+    """A function that only kernels call: compiled into them."""
+    return cast(Callable[P, R], numba.njit(nogil=True, fastmath=FASTMATH, error_model="numpy")(function))
+
+
+def kernel(function: Callable[P, R]) -> Callable[P, R]:
+    """A function that Python calls: its `prange` loops run on every thread, without the GIL, and it is kept on disk."""
+    with _cached_here():
+        jit = numba.njit(nogil=True, parallel=True, cache=True, fastmath=FASTMATH, error_model="numpy")
+        return cast(Callable[P, R], jit(function))

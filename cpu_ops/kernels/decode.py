@@ -1,0 +1,28 @@
+"""The naked loop that turns stored rows into float32."""
+
+from typing import Any
+
+import numba
+import numpy as np
+
+from cpu_ops.kernels.compile import inner, kernel
+from cpu_ops.kernels.rows import KernelRows, axpy
+
+Floats = np.ndarray[Any, np.dtype[np.float32]]
+
+PARTS = 64
+
+
+@inner
+def _decode_part(rows: KernelRows, first: int, last: int, out: Floats) -> None:
+    out[first:last] = 0
+    for i in range(first, last):
+        axpy(rows, i, np.float32(1.0), out[i])
+
+
+@kernel
+def decode(rows: KernelRows, out: Floats) -> None:
+    """out[n, K] = rows."""
+    n = len(out)
+    for part in numba.prange(PARTS):
+        _decode_part(rows, part * n // PARTS, (part + 1) * n // PARTS, out)

@@ -1,0 +1,120 @@
+"""A few words of vector IR, written with llvmlite's builder, that every row format shares.
+
+Plain LLVM vectors are legalised to what the target has, so nothing here asks which CPU it is. (A dot product through VNNI
+would be a target's own instruction: its guard must read Numba's target features, not the host's.)
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from llvmlite import ir
+
+Builder = Any  # llvmlite's builder and values carry no types
+Value = Any
+
+I8, I16, I32, I64, F32 = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64), ir.FloatType()
+CACHE_LINE = 64
+
+
+def vector(element: Any, lanes: int) -> Any:
+    return ir.VectorType(element, lanes)
+
+
+def constant(kind: Any, value: float) -> Value:
+    """A scalar constant, or a vector with `value` in every lane."""
+    if isinstance(kind, ir.VectorType):
+        return ir.Constant(kind, [ir.Constant(kind.element, value)] * kind.count)
+    return ir.Constant(kind, value)
+
+
+def pointer(builder: Builder, address: Value, kind: Any) -> Value:
+    """int64 address -> pointer to `kind`."""
+    return builder.inttoptr(address, kind.as_pointer())
+
+
+def load(builder: Builder, address: Value, kind: Any) -> Value:
+    """Loads `kind` from any address, aligned or not."""
+    return builder.load(pointer(builder, address, kind), align=1)
+
+
+def store(builder: Builder, value: Value, address: Value) -> None:
+    builder.store(value, pointer(builder, address, value.type), align=1)
+
+
+def offset(builder: Builder, address: Value, index: Value, stride_bytes: int) -> Value:
+    """address + index · stride."""
+    return builder.add(address, builder.mul(index, constant(I64, stride_bytes)))
+
+
+def splat(builder: Builder, scalar: Value, lanes: int) -> Value:
+    kind = vector(scalar.type, lanes)
+    one = builder.insert_element(ir.Constant(kind, ir.Undefined), scalar, constant(I32, 0))
+    return builder.shuffle_vector(one, ir.Constant(kind, ir.Undefined), constant(vector(I32, lanes), 0))
+
+
+def pick(builder: Builder, a: Value, lanes: Sequence[int]) -> Value:
+    """The lanes of `a` named by `lanes`."""
+    mask = ir.Constant(vector(I32, len(lanes)), [ir.Constant(I32, lane) for lane in lanes])
+    return builder.shuffle_vector(a, ir.Constant(a.type, ir.Undefined), mask)
+
+
+def pairs_added(builder: Builder, a: Value) -> Value:
+    """[a0+a1, a2+a3, …]: half as many lanes."""
+    lanes = a.type.count
+    even, odd = pick(builder, a, range(0, lanes, 2)), pick(builder, a, range(1, lanes, 2))
+    return builder.fadd(even, odd) if a.type.element == F32 else builder.add(even, odd)
+
+
+def total(builder: Builder, a: Value) -> Value:
+    """The sum of a float vector's lanes, halving it in a fixed order."""
+    while (half := a.type.count // 2) >= 1:
+        a = builder.fadd(pick(builder, a, range(half)), pick(builder, a, range(half, 2 * half)))
+    return builder.extract_element(a, constant(I32, 0))
+
+
+def multiply_add(builder: Builder, a: Value, b: Value, c: Value) -> Value:
+    """a·b + c, fused where the target has it. Never a call into a library."""
+    lanes = f".v{a.type.count}f32" if isinstance(a.type, ir.VectorType) else ".f32"
+    fmuladd = builder.module.declare_intrinsic("llvm.fmuladd" + lanes, fnty=ir.FunctionType(a.type, [a.type] * 3))
+    return builder.call(fmuladd, (a, b, c))
+
+
+def prefetch(builder: Builder, address: Value) -> None:
+    """Asks for one cache line, to be read once soon."""
+    kind = ir.FunctionType(ir.VoidType(), [I8.as_pointer(), I32, I32, I32])
+    ask = builder.module.declare_intrinsic("llvm.prefetch.p0", fnty=kind)
+    read, keep, data = constant(I32, 0), constant(I32, 3), constant(I32, 1)
+    builder.call(ask, (pointer(builder, address, I8), read, keep, data))
+
+
+def halves_to_floats(builder: Builder, bits: Value) -> Value:
+    """float16 bits (uint16 vector) -> float32 vector, in integer arithmetic: F16C may be missing.
+
+    Shifted into place a half's exponent lacks 112; the multiplication adds it, subnormals included. 31 means infinity or NaN.
+    """
+    lanes = bits.type.count
+    wide, floats = vector(I32, lanes), vector(F32, lanes)
+    bits = builder.zext(bits, wide)
+    sign = builder.shl(builder.and_(bits, constant(wide, 0x8000)), constant(wide, 16))
+    size = builder.shl(builder.and_(bits, constant(wide, 0x7FFF)), constant(wide, 13))
+    scaled = builder.bitcast(builder.fmul(builder.bitcast(size, floats), constant(floats, 2.0**112)), wide)
+    special = builder.icmp_unsigned(">=", size, constant(wide, 0x7C00 << 13))
+    finite_or_not = builder.select(special, builder.or_(size, constant(wide, 0x7F800000)), scaled)
+    return builder.bitcast(builder.or_(finite_or_not, sign), floats)
+
+
+def repeat(builder: Builder, first: Value, last: Value, body: Callable[[Value], None]) -> None:
+    """for index in range(first, last): body(index)."""
+    function = builder.function
+    head, inside, after = (function.append_basic_block(name) for name in ("head", "inside", "after"))
+    entry = builder.block
+    builder.branch(head)
+    builder.position_at_end(head)
+    index = builder.phi(I64)
+    index.add_incoming(first, entry)
+    builder.cbranch(builder.icmp_signed("<", index, last), inside, after)
+    builder.position_at_end(inside)
+    body(index)
+    index.add_incoming(builder.add(index, constant(I64, 1)), builder.block)
+    builder.branch(head)
+    builder.position_at_end(after)

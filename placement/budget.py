@@ -89,10 +89,8 @@ def margin_bytes(limit_bytes: int) -> int:
 
 def smallest_limit(need_bytes: int) -> int:
     """The smallest budget that leaves `need_bytes` after its margin."""
-    limit = min(need_bytes * MARGIN_SHARE // (MARGIN_SHARE - 1), need_bytes + MOST_MARGIN)
-    while limit - margin_bytes(limit) < need_bytes:
-        limit += 1
-    return limit
+    of_share = (need_bytes - 1) * MARGIN_SHARE // (MARGIN_SHARE - 1) + 1
+    return max(0, min(of_share, need_bytes + MOST_MARGIN))
 
 
 def spine_lines(manifest: Manifest, demand: Demand) -> list[Line]:

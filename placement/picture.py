@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from models.paths import whole_file
 from placement.artefact import Placement
@@ -21,6 +22,7 @@ def draw(plan: Placement, path: Path) -> None:
     axes.bar(layers + 0.2, 100.0 * np.array(plan.served), width=0.4, color="#e8a87c", label="of its firings")
     axes.set(xlabel="layer", ylabel="share on the GPU, %", ylim=(0, 105), xlim=(-0.6, plan.n_layers - 0.4))
     axes.set_title(f"{plan.model}, {plan.question.format}: {plan.expected.tokens_per_second:.3g} tokens/s expected")
-    axes.legend(loc="lower right")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    figure.legend(loc="outside lower center", ncols=2)
     with whole_file(path) as part:
         figure.savefig(part, format="png")

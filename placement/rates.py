@@ -1,6 +1,6 @@
 """How often each neuron fires, as placement needs it: counted by a profile, or assumed. Knows no bytes and no seconds.
 
-Without a profile a stated power law stands in: the neuron of rank i (from 1) fires at min(1, c·i^−0.8), with c such that 90 %
+Without a profile a stated power law stands in: the neuron of rank i (from 1) fires at min(1, c·i^−1.1), with c such that 90 %
 of a bank's neurons are silent at a token that reaches it; then a third of the neurons makes 80 % of the firings, between what
 was seen for OPT-30B (26 %) and a ReGLU-70B (43 %). For dReLU the gate alone passes 30 %. A neuron of an activation that is
 never exactly zero (SiLU, GELU) fires whenever its expert is routed to, and routing is taken to be even.
@@ -15,7 +15,7 @@ from models.errors import BadValue
 from models.spec import ModelSpec
 from profiles.firing import FiringProfile
 
-ASSUMED_EXPONENT = 0.8
+ASSUMED_EXPONENT = 1.1
 ASSUMED_SPARSITY = 0.9
 ASSUMED_GATE_SPARSITY = 0.7  # of a dReLU gate alone
 
@@ -41,10 +41,8 @@ def recorded(profile: FiringProfile, spec: ModelSpec) -> Rates:
     """What the profile counted; BadValue when it counted a model of another shape."""
     if profile.fired.shape != (spec.n_banks, spec.n_neurons):
         banks, neurons = profile.fired.shape
-        wanted = f"the model has {spec.n_banks} of {spec.n_neurons}"
-        raise BadValue(
-            "profile", f"{banks} banks of {neurons} neurons", f"is of another model: {wanted}; record it again with `profiles record`"
-        )
+        why = f"is of another model, for this one has {spec.n_banks} of {spec.n_neurons}; record it again with `profiles record`"
+        raise BadValue("profile", f"{banks} banks of {neurons} neurons", why)
     layers = (spec.n_layers, spec.n_experts * spec.n_neurons)
     routed = profile.routed.reshape(spec.n_layers, spec.n_experts) / max(profile.tokens, 1)
     return Rates(profile.rate.reshape(layers), profile.gate_rate.reshape(layers), routed)

@@ -87,15 +87,26 @@ def known_card(name: str) -> Gpu:
     keys = {_key(known): known for known in CARDS}
     if _key(name) in keys:
         return _gpu(keys[_key(name)])
-    near = get_close_matches(_key(name), keys, n=4, cutoff=0.4)
-    known = ", ".join(keys[key] for key in near) if near else "GTX 1050 to RTX 5090"
+    known = ", ".join(_near(name)) or "GTX 1050 to RTX 5090"
     raise BadValue("--gpu", name, f"is not a card we know; near it: {known}; any other can be measured with `profiles hardware`")
+
+
+def _near(name: str) -> list[str]:
+    """At most four names: first the cards of the same number, then those spelled alike."""
+    keys, words = {_key(known): known for known in CARDS}, _words(name)
+    kin = [key for key in keys if words and key.startswith(words[0])]
+    alike = get_close_matches(_key(name), keys, n=4, cutoff=0.4)
+    return [keys[key] for key in dict.fromkeys(kin + alike)][:4]
 
 
 def _key(name: str) -> str:
     """'NVIDIA GeForce RTX 4090' -> '4090'."""
+    return "".join(_words(name))
+
+
+def _words(name: str) -> list[str]:
     words = name.lower().replace("-", " ").replace("rtx", " ").replace("gtx", " ").split()
-    return "".join(word for word in words if word not in ("nvidia", "geforce", "tesla"))
+    return [word for word in words if word not in ("nvidia", "geforce", "tesla")]
 
 
 def _gpu(name: str) -> Gpu:

@@ -112,6 +112,8 @@ def read_config(path: Path) -> Config:
     """`config.json`, named itself or by its folder; BadCheckpoint when there is none, BadConfig when it is not JSON."""
     if path.is_dir():
         path = path / "config.json"
+    elif path.name != "config.json" and not path.exists():
+        raise BadCheckpoint(path, "no such directory")
     if not path.is_file():
         raise BadCheckpoint(
             path.parent, f"is not a model directory: it has no {path.name}" if path.parent.is_dir() else "no such directory"

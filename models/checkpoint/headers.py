@@ -45,7 +45,10 @@ def read_exactly(path: Path, offset: int, count: int) -> bytearray:
     """`count` bytes at `offset`; BadCheckpoint when the file ends before."""
     data = bytearray(count)
     view, done = memoryview(data), 0
-    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError as error:
+        raise BadCheckpoint(path, f"cannot be read: {error.strerror}") from None
     try:
         while done < count:
             got = os.preadv(descriptor, [view[done:]], offset + done)
@@ -59,10 +62,9 @@ def read_exactly(path: Path, offset: int, count: int) -> bytearray:
 
 def read_header(path: Path) -> dict[str, Entry]:
     """The tensors of one file, every bound checked before anything is allocated; BadCheckpoint says what is wrong."""
-    try:
-        file_bytes = path.stat().st_size
-    except OSError:
-        raise BadCheckpoint(path, "no such file") from None
+    if not path.is_file():
+        raise BadCheckpoint(path, "no such file")
+    file_bytes = path.stat().st_size
     if file_bytes < 8:
         raise BadCheckpoint(path, "is not a safetensors file: shorter than its header")
     length = int.from_bytes(read_exactly(path, 0, 8), "little")

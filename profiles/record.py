@@ -98,6 +98,11 @@ def take(chunks: Sequence[Chunk], tokens: int) -> tuple[Sequence[Chunk], Sequenc
     return chunks[:count], chunks[count:]
 
 
+def share(tokens: int, index: int, n_layers: int) -> int:
+    """Of `tokens`, the whole tokens that layer `index` stands for in a progress bar; over all layers they add up."""
+    return tokens * (index + 1) // n_layers - tokens * index // n_layers
+
+
 @dataclass(slots=True)
 class State:
     """One chunk on its way through the layers: x [T, H]."""
@@ -129,7 +134,7 @@ class LayerwiseModel:
         return self.packed.load_layer_spine(index, self.device), [cold.to(self.device) for _, cold in pairs]
 
     @torch.inference_mode()
-    def count(self, block: Sequence[Chunk], profile: FiringProfile, progress: Callable[[float], object]) -> FiringProfile:
+    def count(self, block: Sequence[Chunk], profile: FiringProfile, progress: Callable[[int], object]) -> FiringProfile:
         """`profile` and the firings of `block` together."""
         tally, states = Tally(profile), [self.begin(chunk) for chunk in block]
         cache = shared_cache(self.spec, max(len(state.step) for state in states), self.device)
@@ -138,7 +143,7 @@ class LayerwiseModel:
             for state in states:
                 ffn.in_first_half = state.in_first_half
                 self.advance(state, index, spine, ffn, cache)
-                progress(len(state.step) / self.spec.n_layers)
+                progress(share(len(state.step), index, self.spec.n_layers))
         tokens = profile.tokens + sum(len(state.step) for state in states)
         return replace(
             profile, fired=tally.fired, gate_passed=tally.gate_passed, routed=tally.routed, first_half=tally.first_half, tokens=tokens

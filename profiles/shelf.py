@@ -23,11 +23,16 @@ def hardware_path() -> Path:
 
 
 def find_profile(manifest: Manifest) -> Path | None:
-    """The profile of a model: one recorded here, else the shipped one when the model is the bundled one, else None."""
-    own = profile_path(manifest.fingerprint)
+    """The profile of a model, or None when there is none."""
+    return locate(manifest.fingerprint, Path(manifest.source))
+
+
+def locate(fingerprint: str, source: Path) -> Path | None:
+    """The profile recorded here, else the shipped one when `source` is the bundled model, else None."""
+    own = profile_path(fingerprint)
     if own.is_file():
         return own
-    is_bundled = Path(manifest.source) == BUNDLED_MODEL.resolve()
+    is_bundled = source.resolve() == BUNDLED_MODEL.resolve()
     return BUNDLED_PROFILE if is_bundled and BUNDLED_PROFILE.is_file() else None
 
 

@@ -1,0 +1,124 @@
+"""The command `profiles`: record, show, hardware."""
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from models.bits import FORMAT_NAMES
+from models.checkpoint.safetensors import open_safetensors
+from models.command import run
+from models.errors import BadArtefact, BadValue
+from models.layout import MANIFEST_FILE
+from models.library import find, is_packed
+from models.manifest import load_manifest
+from models.pack import packed
+from models.packed import PackedModel
+from models.paths import BUNDLED_NAME
+from models.tokenizer import Tokenizer
+from profiles.corpus import DEFAULT_TOKENS, Text, read_files, read_standard_library
+from profiles.firing import FiringProfile, load_profile, save_profile
+from profiles.hardware import save_hardware
+from profiles.picture import draw
+from profiles.probe import described, measure_hardware
+from profiles.record import record
+from profiles.report import table
+from profiles.shelf import hardware_path, locate, picture_path, profile_path
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = build_parser().parse_args(argv)
+    return run(lambda: COMMANDS[args.command](args))
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="profiles", description="What is known of a model's neurons, and of this machine.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    model = {"nargs": "?", "default": BUNDLED_NAME, "metavar": "MODEL"}
+    recording = commands.add_parser("record", help="run a text through a model and count how often each neuron fires")
+    recording.add_argument("model", help="a model folder (default: the bundled model)", **model)
+    recording.add_argument("--corpus", nargs="+", type=Path, metavar="FILE", help="UTF-8 text (default: Python's standard library)")
+    recording.add_argument("--tokens", type=int, default=DEFAULT_TOKENS, metavar="N", help="stop after so many (default: %(default)s)")
+    recording.add_argument("--format", choices=FORMAT_NAMES, help="pack the model so, where it is not packed yet")
+    recording.add_argument("-o", "--output", type=Path, metavar="FILE", help="where to write (default: where all commands look)")
+    showing = commands.add_parser("show", help="print a profile layer by layer, and draw it")
+    showing.add_argument("model", help="a model folder, or a profile's file (default: the bundled model)", **model)
+    showing.add_argument("--png", type=Path, metavar="FILE", help="where to draw (default: beside the profiles)")
+    hardware = commands.add_parser("hardware", help="measure this machine, in seconds")
+    hardware.add_argument("-o", "--output", type=Path, metavar="FILE", help="where to write (default: where all commands look)")
+    return parser
+
+
+def record_command(args: argparse.Namespace) -> int:
+    if args.output is not None:
+        check_writable("--output", args.output)
+    model = packed(args.model, args.format)
+    text = read_text(model, args.corpus, args.tokens)
+    print(f"text: {text.description}; {text.tokens:,} tokens" + ("" if args.corpus else " (another: --corpus FILE)"))
+    path = args.output or profile_path(model.manifest.fingerprint)
+    partial = path.with_name(path.name + ".partial")
+    profile = record(model, text, state=partial, device="cuda" if torch.cuda.is_available() else "cpu")
+    save_profile(profile, path)
+    partial.unlink(missing_ok=True)
+    print(f"{table(profile)}\n\n{path}")
+    return 0
+
+
+def read_text(model: PackedModel, corpus: Sequence[Path] | None, tokens: int) -> Text:
+    """The files of `corpus`, or the standard library when there is none."""
+    encode, context = Tokenizer.open(model.folder).encode, model.manifest.spec.context
+    if corpus is None:
+        return read_standard_library(encode, tokens=tokens, context=context)
+    return read_files(corpus, encode, tokens=tokens, context=context)
+
+
+def show_command(args: argparse.Namespace) -> int:
+    if args.png is not None:
+        check_writable("--png", args.png)
+    profile = find_named(args.model)
+    picture = args.png or picture_path(profile.fingerprint)
+    draw(profile, picture)
+    print(f"{table(profile)}\n\n{picture}")
+    return 0
+
+
+def find_named(model: str) -> FiringProfile:
+    """A profile by its file, or by the model it was recorded from."""
+    if Path(model).is_file():
+        return load_profile(Path(model))
+    folder = find(model)
+    if is_packed(folder):
+        manifest = load_manifest(folder / MANIFEST_FILE)
+        fingerprint, source = manifest.fingerprint, Path(manifest.source)
+    else:
+        fingerprint, source = open_safetensors(folder).fingerprint, folder
+    path = locate(fingerprint, source)
+    if path is None:
+        raise BadArtefact(profile_path(fingerprint), "no such file", f"record it with `profiles record {model}`")
+    return load_profile(path, fingerprint)
+
+
+def hardware_command(args: argparse.Namespace) -> int:
+    if args.output is not None:
+        check_writable("--output", args.output)
+    path = args.output or hardware_path()
+    profile = measure_hardware()
+    save_hardware(profile, path)
+    print(f"{described(profile)}\n\n{path}")
+    return 0
+
+
+def check_writable(flag: str, path: Path) -> None:
+    """Raises BadValue when a file cannot be written there, before any work is done for it."""
+    if path.is_dir():
+        raise BadValue(flag, str(path), "is a folder; name a file")
+    there = path.absolute().parent
+    while not there.exists():
+        there = there.parent
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise BadValue(flag, str(path), f"cannot be written: no right to write in {there}")
+
+
+COMMANDS = {"record": record_command, "show": show_command, "hardware": hardware_command}

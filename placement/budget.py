@@ -3,12 +3,12 @@
     VRAM ≥ spine + KV cache + workspace + predictors + margin + hot neurons
     RAM  ≥ cold neurons + pinned buffers + workspace + margin            without a GPU: + spine + KV cache + predictors
 
-workspace, for a step of T = PROMPT_CHUNK + slots tokens, in float32, the largest of each kind once:
-    states     4·T·(6·H + 2·(q + 2·kv))     residual, norms, and the attention's in and out
-    neurons    4·T·3·N                       gate, up and their product, of one bank
-    logits     4·T·2·V                       and their logarithms
-    attention  4·context·(2·kv + 2·q if grouped + heads·PROMPT_CHUNK)   one slot's keys and values widened, and its scores
-    decoded    4·min(largest matrix, DECODED_WEIGHTS)         a quantised matrix is widened a piece at a time
+workspace, for a step of T = PROMPT_CHUNK + slots tokens, in float32: the states, and the largest of three
+    states     4·T·(6·H + 2·(q + 2·kv))      residual, norms, and the attention's in and out
+    attention  4·context·(2·kv + 2·q if grouped + 2·heads·PROMPT_CHUNK)    one slot's keys and values widened; scores, softmax
+    neurons    4·T·5·N + decoded             gate, up, what the activation makes of them, their product; of one bank
+    logits     4·T·2·V + decoded             and their logarithms
+    decoded    9·min(largest matrix, tile)   a quantised matrix is widened a tile at a time: two float32 and a byte a weight
 """
 
 from collections.abc import Callable
@@ -25,7 +25,8 @@ from placement.cost import GROUP, STATE_BYTES
 DEFAULT_CONTEXT = 4096  # tokens, or the model's own if that is less
 DEFAULT_SLOTS = 4
 PROMPT_CHUNK = 256  # prompt tokens in one step
-DECODED_WEIGHTS = 2**24
+GPU_TILE = 2**25  # weights that `gpu_ops` decodes at a time
+CPU_TILE = 2**20  # and `cpu_ops`
 MARGIN_SHARE = 20  # a twentieth of the budget …
 MOST_MARGIN = 2**29  # … up to 512 MiB: the driver's or the interpreter's own, the allocator's rounding
 
@@ -71,16 +72,14 @@ class Room:
     most: int
 
 
-def workspace_bytes(spec: ModelSpec, context: int, slots: int) -> int:
-    """The formula of the docstring."""
+def workspace_bytes(spec: ModelSpec, context: int, slots: int, tile: int) -> int:
+    """The formula of the docstring, for a device that decodes `tile` weights at a time."""
     tokens, attention_width = PROMPT_CHUNK + slots, spec.q_width + 2 * spec.kv_width
-    states = tokens * (6 * spec.hidden + 2 * attention_width)
-    neurons = tokens * 3 * spec.n_neurons
-    logits = tokens * 2 * spec.vocab
+    states = 4 * tokens * (6 * spec.hidden + 2 * attention_width)
     repeated = 2 * spec.q_width if spec.n_heads != spec.n_kv_heads else 0
-    attention = context * (2 * spec.kv_width + repeated + spec.n_heads * PROMPT_CHUNK)
-    largest = spec.hidden * max(attention_width, spec.n_neurons, spec.vocab)
-    return 4 * (states + neurons + logits + attention + min(largest, DECODED_WEIGHTS))
+    attention = 4 * context * (2 * spec.kv_width + repeated + 2 * spec.n_heads * PROMPT_CHUNK)
+    decoded = 9 * min(spec.hidden * max(attention_width, spec.n_neurons, spec.vocab), tile)
+    return states + max(attention, 4 * tokens * 5 * spec.n_neurons + decoded, 4 * tokens * 2 * spec.vocab + decoded)
 
 
 def margin_bytes(limit_bytes: int) -> int:
@@ -95,10 +94,11 @@ def smallest_limit(need_bytes: int) -> int:
 
 def spine_lines(manifest: Manifest, demand: Demand) -> list[Line]:
     """What lives where the transformer runs, neurons left out."""
+    tile = CPU_TILE if demand.vram_bytes is None else GPU_TILE
     return [
         Line(name="spine", bytes=manifest.spine_bytes),
         Line(name="KV cache", bytes=manifest.spec.kv_bytes_per_token() * demand.context * demand.slots),
-        Line(name="workspace", bytes=workspace_bytes(manifest.spec, demand.context, demand.slots)),
+        Line(name="workspace", bytes=workspace_bytes(manifest.spec, demand.context, demand.slots, tile)),
         Line(name="predictors", bytes=0),  # selection is exact; a model with predictors will count them here
     ]
 
@@ -108,7 +108,7 @@ def cpu_lines(manifest: Manifest, demand: Demand) -> list[Line]:
     if demand.vram_bytes is None:
         return spine_lines(manifest, demand)
     pinned = 2 * STATE_BYTES * (PROMPT_CHUNK + demand.slots) * manifest.spec.hidden  # a step's input, and its partial sum
-    workspace = workspace_bytes(manifest.spec, 0, demand.slots)  # attention stays on the GPU
+    workspace = workspace_bytes(manifest.spec, 0, demand.slots, CPU_TILE)  # attention stays on the GPU
     return [Line(name="workspace", bytes=workspace), Line(name="pinned buffers", bytes=pinned)]
 
 

@@ -7,9 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import cpu_ops.tiles
+import gpu_ops.tiles
 from models.errors import DoesNotFit
 from models.units import parse_bytes
 from placement.budget import (
+    CPU_TILE,
+    GPU_TILE,
     MOST_MARGIN,
     Budget,
     Demand,
@@ -45,19 +49,22 @@ def test_the_spine_the_cache_the_workspace_and_the_predictors_have_a_line_each()
     lines = {line.name: line.bytes for line in spine_lines(TOY, demand(context=100, slots=3))}
     assert lines["spine"] == TOY.spine_bytes
     assert lines["KV cache"] == 100 * 3 * 2 * 3 * 32 * 2  # context · slots · (keys and values) · layers · width · bf16
-    assert lines["workspace"] == workspace_bytes(SPEC, 100, 3)
+    assert lines["workspace"] == workspace_bytes(SPEC, 100, 3, GPU_TILE)
     assert lines["predictors"] == 0
 
 
-def test_the_workspace_is_what_the_formula_says() -> None:
-    tokens = 256 + 2
-    states = tokens * (6 * 64 + 2 * (64 + 64))
-    attention = 100 * (2 * 32 + 2 * 64 + 4 * 256)
-    decoded = 64 * 320  # the largest matrix
-    assert workspace_bytes(SPEC, 100, 2) == 4 * (states + tokens * 3 * 320 + tokens * 2 * 256 + attention + decoded)
-    ungrouped = replace(SPEC, n_kv_heads=4)
-    widened = tokens * 4 * 32 + 100 * (2 * 32 - 2 * 64)  # wider keys and values; nothing is repeated
-    assert workspace_bytes(ungrouped, 100, 2) == workspace_bytes(SPEC, 100, 2) + 4 * widened
+def test_the_workspace_is_the_states_and_the_largest_of_attention_neurons_and_logits() -> None:
+    tokens, decoded = 256 + 2, 9 * 64 * 320  # the largest matrix is smaller than a tile
+    states = 4 * tokens * (6 * 64 + 2 * (64 + 64))
+    assert workspace_bytes(SPEC, 1000, 2, GPU_TILE) == states + 4 * 1000 * (2 * 32 + 2 * 64 + 2 * 4 * 256)
+    assert workspace_bytes(SPEC, 10, 2, GPU_TILE) == states + 4 * tokens * 5 * 320 + decoded
+    assert workspace_bytes(replace(SPEC, vocab=4000), 10, 2, 100) == states + 4 * tokens * 2 * 4000 + 900
+    ungrouped = workspace_bytes(replace(SPEC, n_kv_heads=4), 1000, 2, GPU_TILE)
+    assert ungrouped == states + 4 * tokens * 2 * 2 * 32 + 4 * 1000 * (2 * 64 + 2 * 4 * 256)
+
+
+def test_the_tiles_are_those_of_the_code_that_decodes() -> None:
+    assert (gpu_ops.tiles.TILE_WEIGHTS, cpu_ops.tiles.TILE_WEIGHTS) == (GPU_TILE, CPU_TILE)
 
 
 def test_without_a_gpu_the_ram_holds_the_spine_too() -> None:

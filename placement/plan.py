@@ -55,11 +55,17 @@ def solve(
     slots: int,
 ) -> Placement:
     """The placement of least predicted seconds per token; DoesNotFit when there is none. Raises BadValue for a profile of another shape."""
-    question = ask(manifest, profile, hardware, vram_bytes=vram_bytes, ram_bytes=ram_bytes, context=context, slots=slots)
+    return answer(
+        manifest, profile, ask(manifest, profile, hardware, vram_bytes=vram_bytes, ram_bytes=ram_bytes, context=context, slots=slots)
+    )
+
+
+def answer(manifest: Manifest, profile: FiringProfile | None, question: Question) -> Placement:
+    """`solve` for a question already made of this model and this profile."""
     spec, demand = manifest.spec, question.demand
     available = room(manifest, demand)
     rates = assumed(spec) if profile is None else recorded(profile, spec)
-    costs = tabulate(manifest, rates, hardware, context)
+    costs = tabulate(manifest, rates, question.hardware, question.context)
     solution = solver.solve(costs.seconds, costs.cuts, least=available.least, most=available.most)
     if solution.status == "infeasible":  # no number of whole groups lies between what RAM asks for and VRAM allows
         raise no_ram(manifest, demand, available.most)
@@ -78,7 +84,7 @@ def solve(
         served_in_all=served_in_all,
         vram=vram_budget(manifest, demand, int(hot.sum())),
         ram=ram_budget(manifest, demand, int(hot.sum())),
-        expected=expected(costs, solution.choice, on_gpu=hardware.gpu is not None),
+        expected=expected(costs, solution.choice, on_gpu=question.hardware.gpu is not None),
         status=solution.status,
         gap=solution.gap,
         solve_seconds=solution.solve_seconds,

@@ -15,8 +15,10 @@ A penalty on the activations keeps them sparse; its weight follows the measured 
 """
 
 import argparse
+import gzip
 import hashlib
 import json
+import lzma
 import platform
 import sysconfig
 import time
@@ -400,7 +402,7 @@ def export(work: Path) -> None:
     model.load_state_dict({name: value.to(torch.bfloat16).float() for name, value in state["model"].items()})
     held_out = np.load(work / "held_out.npy")
     bits, densities = evaluate(model, held_out)
-    size = sum(len(read_text(Path(line)).encode()) for line in (work / "held_out.txt").read_text().split())
+    text = b"".join(read_text(Path(line)).encode() for line in (work / "held_out.txt").read_text().splitlines())
     facts = {
         "parameters": sum(p.numel() for p in model.parameters()),
         "steps": state["step"],
@@ -408,8 +410,10 @@ def export(work: Path) -> None:
         "training_seconds": round(state["seconds"]),
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "held_out_bytes": size,
-        "held_out_bits_per_byte": round(bits / size, 4),
+        "held_out_bytes": len(text),
+        "held_out_bits_per_byte": round(bits / len(text), 4),
+        "held_out_bits_per_byte_gzip_9": round(8 * len(gzip.compress(text, 9)) / len(text), 4),
+        "held_out_bits_per_byte_xz_9": round(8 * len(lzma.compress(text, preset=9)) / len(text), 4),
         "held_out_sparsity": [round(1 - density, 4) for density in densities],
         "shape": asdict(shape),
         "recipe": asdict(recipe),

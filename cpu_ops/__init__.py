@@ -2,5 +2,6 @@
 
 from cpu_ops.ffn import ffn
 from cpu_ops.linear import linear
+from cpu_ops.warm import warm_up
 
-__all__ = ["ffn", "linear"]
+__all__ = ["ffn", "linear", "warm_up"]

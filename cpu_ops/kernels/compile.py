@@ -10,15 +10,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar, cast
 
 import numba
+import numba.extending
 
 from models.paths import home
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
+config: Any = numba.config  # its fields are made at run time
 FASTMATH = {"reassoc", "contract", "nsz", "arcp", "afn"}
 
 
@@ -47,12 +49,16 @@ def _writable(folder: Path) -> bool:
 @contextmanager
 def _cached_here() -> Iterator[None]:
     """Numba reads its cache folder when a function is decorated; other users of Numba in the process keep theirs."""
-    before = numba.config.CACHE_DIR
-    numba.config.CACHE_DIR = str(cache_folder())
+    before, config.CACHE_DIR = config.CACHE_DIR, str(cache_folder())
     try:
         yield
     finally:
-        numba.config.CACHE_DIR = before
+        config.CACHE_DIR = before
+
+
+def intrinsic(typed: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that only kernels call, given as the IR it emits: `typed(typing, *types)` -> signature, code."""
+    return cast(Callable[..., Any], numba.extending.intrinsic(typed))
 
 
 def inner(function: Callable[P, R]) -> Callable[P, R]:

@@ -6,7 +6,7 @@ import numba
 import numpy as np
 
 from cpu_ops.kernels.compile import inner, kernel
-from cpu_ops.kernels.rows import KernelRows, axpy
+from cpu_ops.kernels.rows import KernelRows, address_of, axpy
 
 Floats = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -15,9 +15,11 @@ PARTS = 64
 
 @inner
 def _decode_part(rows: KernelRows, first: int, last: int, out: Floats) -> None:
-    out[first:last] = 0
+    k = out.shape[1]
     for i in range(first, last):
-        axpy(rows, i, np.float32(1.0), out[i])
+        for column in range(k):
+            out[i, column] = 0
+        axpy(rows, i, np.float32(1.0), address_of(out) + i * k * 4, k)
 
 
 @kernel

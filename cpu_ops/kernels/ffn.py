@@ -11,7 +11,7 @@ import numpy as np
 
 from cpu_ops.kernels.activation import GATED, PLAIN, KernelRule, RuleCodes, activate
 from cpu_ops.kernels.compile import inner, kernel
-from cpu_ops.kernels.rows import KernelInput, KernelRows, ask, axpy, axpy_two, dot
+from cpu_ops.kernels.rows import KernelInput, KernelRows, address_of, ask, axpy, axpy_two, dot
 
 Floats = np.ndarray[Any, np.dtype[np.float32]]
 Indices = np.ndarray[Any, np.dtype[np.int64]]
@@ -56,9 +56,10 @@ def _select(bank: KernelBank, block: int, x: KernelInput, k: int, rule: KernelRu
 
 
 @inner
-def _multiply(bank: KernelBank, x: KernelInput, k: int, rule: KernelRule, h: Floats, passed: Indices) -> None:
+def _multiply(bank: KernelBank, x: KernelInput, k: int, rule: KernelRule, h: Floats, passed: Indices, count: int) -> None:
     """h *= up (or its activation) for the tokens where the gate passed."""
-    for place, i in enumerate(passed):
+    for place in range(count):
+        i = passed[place]
         for token in range(h.shape[1]):
             if h[place, token] != 0:
                 z = dot(bank.second, i, x, token, k)
@@ -68,38 +69,44 @@ def _multiply(bank: KernelBank, x: KernelInput, k: int, rule: KernelRule, h: Flo
 
 
 @inner
-def _add_down(bank: KernelBank, h: Floats, passed: Indices, sums: Floats) -> None:
-    """sums += h · down for the neurons that fire, two rows at a time."""
-    for place in range(0, len(passed), 2):
-        i, j = passed[place], passed[min(place + 1, len(passed) - 1)]
+def _add_down(bank: KernelBank, k: int, h: Floats, passed: Indices, count: int, out: int) -> None:
+    """out[T, k] += h · down for the neurons that fire, two rows at a time. `out` is an address."""
+    for place in range(0, count, 2):
+        other = min(place + 1, count - 1)
+        i, j = passed[place], passed[other]
         for token in range(h.shape[1]):
-            out = sums[token]
             h_i = h[place, token]
-            h_j = h[place + 1, token] if place + 1 < len(passed) else np.float32(0.0)
+            h_j = h[other, token] if other > place else np.float32(0.0)
             if h_i != 0 and h_j != 0:
-                axpy_two(bank.down, i, h_i, j, h_j, out)
+                axpy_two(bank.down, i, h_i, j, h_j, out + token * k * 4, k)
             elif h_i != 0:
-                axpy(bank.down, i, h_i, out)
+                axpy(bank.down, i, h_i, out + token * k * 4, k)
             elif h_j != 0:
-                axpy(bank.down, j, h_j, out)
+                axpy(bank.down, j, h_j, out + token * k * 4, k)
 
 
 @inner
-def _ffn_part(bank: KernelBank, part: int, parts: int, x: KernelInput, k: int, rule: KernelRule, sums: Floats) -> None:
-    sums[:] = 0
-    h = np.empty((BLOCK, len(sums)), np.float32)
+def _ffn_part(bank: KernelBank, part: int, x: KernelInput, rule: KernelRule, sums: Floats) -> None:
+    """sums[part, T, K] = what the part's blocks add."""
+    parts, tokens, k = sums.shape
+    for token in range(tokens):
+        for column in range(k):
+            sums[part, token, column] = 0
+    h = np.empty((BLOCK, tokens), np.float32)
     passed = np.empty(BLOCK, np.int64)
     for block in range(part, (bank.n + BLOCK - 1) // BLOCK, parts):
         count = _select(bank, block, x, k, rule, h, passed)
         if rule.codes.kind != PLAIN:
-            _multiply(bank, x, k, rule, h, passed[:count])
-        _add_down(bank, h, passed[:count], sums)
+            _multiply(bank, x, k, rule, h, passed, count)
+        _add_down(bank, k, h, passed, count, address_of(sums) + part * tokens * k * 4)
 
 
 @inner
 def _merge_part(sums: Floats, first: int, last: int, out: Floats) -> None:
+    """out[T, first:last] = the parts' sums, added in their order."""
     for token in range(len(out)):
-        out[token, first:last] = sums[0, token, first:last]
+        for column in range(first, last):
+            out[token, column] = sums[0, token, column]
         for part in range(1, len(sums)):
             for column in range(first, last):
                 out[token, column] += sums[part, token, column]
@@ -118,12 +125,12 @@ def ffn(
     threshold: float,
     out: Floats,
 ) -> None:
-    """out[T, H] = what the neurons of a bank add. (A parallel loop carries no tuples of tuples: they are made inside.)"""
+    """out[T, K] = what the neurons of a bank add. (A parallel loop carries no tuples of tuples: they are made inside.)"""
     tokens, k = out.shape
     parts = max(1, min(PARTS, n // (4 * BLOCK)))
     sums = np.empty((parts, tokens, k), np.float32)
     for part in numba.prange(parts):
         bank = KernelBank(first, second, down, first_bias, second_bias, n)
-        _ffn_part(bank, part, parts, x, k, KernelRule(codes, threshold), sums[part])
+        _ffn_part(bank, part, x, KernelRule(codes, threshold), sums)
     for part in numba.prange(parts):
         _merge_part(sums, part * k // parts, (part + 1) * k // parts, out)

@@ -3,10 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Sequence
 
-from llvmlite import ir
-from numba.core import cgutils
-
-from cpu_ops.kernels.ir import F32, I64, Builder, Value, constant, load, multiply_add, offset, repeat, splat, store, total, vector
+from cpu_ops.kernels.ir import F32, I64, Builder, Value, constant, load, multiply_add, offset, repeat, splat, store, total, variable, vector
 from cpu_ops.kernels.row_code import Row, RowCode
 
 LANES = 16
@@ -28,9 +25,8 @@ class FloatRowCode(RowCode):
         return self.weights(builder, offset(builder, row.weights, index, self.weight_bytes), lanes)
 
     def dot(self, builder: Builder, row: Row, x: Row, k: Value) -> Value:
-        wide = vector(F32, LANES)
-        sums = [cgutils.alloca_once(builder, wide) for _ in range(UNROLLED)]
-        rest = cgutils.alloca_once(builder, vector(F32, 1))
+        sums = [variable(builder, constant(vector(F32, LANES), 0.0)) for _ in range(UNROLLED)]
+        rest = variable(builder, constant(vector(F32, 1), 0.0))
 
         def add(sum_at: Value, index: Value, lanes: int) -> None:
             values = load(builder, offset(builder, x.weights, index, 4), vector(F32, lanes))
@@ -41,8 +37,6 @@ class FloatRowCode(RowCode):
             for part, sum_at in enumerate(sums):
                 add(sum_at, builder.add(first, constant(I64, part * LANES)), LANES)
 
-        for sum_at in (*sums, rest):
-            builder.store(ir.Constant(sum_at.type.pointee, None), sum_at)
         steps = builder.udiv(k, constant(I64, STEP))
         repeat(builder, constant(I64, 0), steps, step)
         repeat(builder, builder.mul(steps, constant(I64, STEP)), k, lambda index: add(rest, index, 1))

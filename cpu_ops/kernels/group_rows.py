@@ -6,8 +6,6 @@ The product of two groups is exact in int32; then it is scaled and added in floa
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 
-from numba.core import cgutils
-
 from cpu_ops.kernels.byte_dot import byte_dot
 from cpu_ops.kernels.ir import (
     F32,
@@ -27,6 +25,7 @@ from cpu_ops.kernels.ir import (
     splat,
     store,
     total,
+    variable,
     vector,
 )
 from cpu_ops.kernels.row_code import Row, RowCode
@@ -44,9 +43,7 @@ class GroupRowCode(RowCode):
         """A group's integers, int8 [32]."""
 
     def dot(self, builder: Builder, row: Row, x: Row, k: Value) -> Value:
-        sums = [cgutils.alloca_once(builder, vector(F32, 8)) for _ in range(2)]
-        for sum_at in sums:
-            builder.store(constant(vector(F32, 8), 0.0), sum_at)
+        sums = [variable(builder, constant(vector(F32, 8), 0.0)) for _ in range(2)]
 
         def together(first: Value, count: int) -> None:
             scales = self._scales(builder, row, first, count)

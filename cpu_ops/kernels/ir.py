@@ -103,6 +103,13 @@ def halves_to_floats(builder: Builder, bits: Value) -> Value:
     return builder.bitcast(builder.or_(finite_or_not, sign), floats)
 
 
+def variable(builder: Builder, initial: Value) -> Value:
+    """A place for one value, which LLVM turns into a register."""
+    at = builder.alloca(initial.type)
+    builder.store(initial, at)
+    return at
+
+
 def repeat(builder: Builder, first: Value, last: Value, body: Callable[[Value], None]) -> None:
     """for index in range(first, last): body(index)."""
     function = builder.function

@@ -4,10 +4,8 @@ from typing import Any, NamedTuple
 
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
-from numba.extending import intrinsic
 
-from cpu_ops.kernels.compile import inner
+from cpu_ops.kernels.compile import inner, intrinsic
 from cpu_ops.kernels.ir import F32, I64, Builder, Value, pointer
 
 LONG, FLOAT = types.int64, types.float32
@@ -70,9 +68,11 @@ def _call_ask(typing: Any, f: Any, row: Any, scales: Any, k: Any) -> Any:
 
 
 @intrinsic
-def _address_of(typing: Any, array: Any) -> Any:
+def address_of(typing: Any, array: Any) -> Any:
+    """The address of a NumPy array's first element."""
+
     def emit(context: Any, builder: Builder, signature: Any, arguments: Any) -> Value:
-        structure = cgutils.create_struct_proxy(signature.args[0])(context, builder, arguments[0])
+        structure = context.make_array(signature.args[0])(context, builder, arguments[0])
         return builder.ptrtoint(structure.data, I64)
 
     return LONG(array), emit
@@ -86,18 +86,18 @@ def dot(rows: KernelRows, i: int, x: KernelInput, token: int, k: int) -> Any:
 
 
 @inner
-def axpy(rows: KernelRows, i: int, factor: Any, out: Any) -> None:
-    """out[K] += factor · row i."""
+def axpy(rows: KernelRows, i: int, factor: Any, out: int, k: int) -> None:
+    """out[:k] += factor · row i; `out` is the address of float32 values."""
     row, scales = rows.weights + i * rows.weights_stride, rows.scales + i * rows.scales_stride
-    _call_axpy(rows.axpy, row, scales, factor, _address_of(out), len(out))
+    _call_axpy(rows.axpy, row, scales, factor, out, k)
 
 
 @inner
-def axpy_two(rows: KernelRows, i: int, i_factor: Any, j: int, j_factor: Any, out: Any) -> None:
+def axpy_two(rows: KernelRows, i: int, i_factor: Any, j: int, j_factor: Any, out: int, k: int) -> None:
     """`axpy` of row i, then of row j, to the same bits, in one pass over `out`."""
     a, a_scales = rows.weights + i * rows.weights_stride, rows.scales + i * rows.scales_stride
     b, b_scales = rows.weights + j * rows.weights_stride, rows.scales + j * rows.scales_stride
-    _call_axpy_two(rows.axpy_two, a, a_scales, i_factor, b, b_scales, j_factor, _address_of(out), len(out))
+    _call_axpy_two(rows.axpy_two, a, a_scales, i_factor, b, b_scales, j_factor, out, k)
 
 
 @inner

@@ -1,0 +1,26 @@
+"""Compiling before the first request instead of in it."""
+
+from collections.abc import Iterable
+
+import torch
+
+from cpu_ops.ffn import ffn
+from cpu_ops.linear import linear
+from cpu_ops.tiles import decode
+from cpu_ops.topology import check_threading_layer
+from models.bank import NeuronBank
+from models.bits import GROUP, FormatName
+from models.formats import FORMATS
+from models.rows import Rows
+from models.spec import FfnRule
+
+
+def warm_up(formats: Iterable[FormatName]) -> None:
+    """Compiles, or loads from the cache, every kernel that rows of these formats meet; one kernel serves all rules."""
+    for name in formats:
+        rows = Rows.encode(name, torch.ones(1, GROUP))
+        x = FORMATS[name].input(torch.ones(1, GROUP))
+        linear(rows, x)
+        ffn(NeuronBank(None, rows, rows), x, FfnRule("plain", "relu"))
+        decode(rows)
+    check_threading_layer()

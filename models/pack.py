@@ -27,7 +27,7 @@ from models.packed import PackedModel
 from models.paths import check_disk, whole_file
 from models.rows import Rows
 
-CHUNK_WEIGHTS = 1 << 22  # weights encoded at a time
+CHUNK_WEIGHTS = 1 << 18  # weights encoded at a time: int4 needs some 40 bytes of scratch for each
 CARRIED = ("tokenizer.json", "tokenizer_config.json", "config.json", "generation_config.json")
 LAYOUT_FILE = "layout-version"
 

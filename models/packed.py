@@ -18,7 +18,7 @@ from models.manifest import REMEDY, Manifest, StoredTensor, load_manifest
 from models.rows import Rows
 from models.spine import LayerSpine, Spine
 
-CHUNK_BYTES = 1 << 20
+CHUNK_BYTES = 1 << 18
 Allocate = Callable[[int], Tensor]  # bytes -> uint8 [bytes] in CPU memory
 
 

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from models.bank import NeuronBank
-from models.ffn import DenseFfn, dense_ffn, dense_linear
+from models.ffn import DenseFfn, Done, dense_ffn, dense_linear
 from models.formats import Input
 from models.kv_cache import KvCache
 from models.ops import Ops
@@ -29,6 +30,19 @@ class TorchOps:
 
 
 @dataclass(frozen=True)
+class OpsFfn:
+    """The whole FFN by one Ops, as the split does it when every neuron is on one side."""
+
+    ops: Ops
+    rule: FfnRule
+    banks: Sequence[NeuronBank]
+
+    def start(self, layer: int, x: Tensor, residual: Tensor, routing: Tensor | None) -> Done:
+        bank = self.banks[layer]
+        return Done(self.ops.ffn(bank, bank.up.format.input(x), self.rule))
+
+
+@dataclass(frozen=True)
 class Part:
     """Tokens that a step gives to one slot, the first of them at position `start`."""
 
@@ -38,10 +52,12 @@ class Part:
 
 
 def dense(packed: PackedModel, ops: Ops | None = None) -> Transformer:
-    """Every neuron computed in plain torch; the other matrices by `ops`."""
-    spec = packed.manifest.spec
-    banks = [[cold for _, cold in packed.load_banks(layer)] for layer in range(spec.n_layers)]
-    return Transformer(spec, packed.load_spine(), DenseFfn(spec.rule, banks), ops or TorchOps())
+    """Every neuron on the CPU device; by DenseFfn in plain torch, or everything by `ops`."""
+    spec, spine = packed.manifest.spec, packed.load_spine()
+    banks = [packed.load_banks(layer)[0][1] for layer in range(spec.n_layers)]
+    if ops is None:
+        return Transformer(spec, spine, DenseFfn(spec.rule, [[bank] for bank in banks]), TorchOps())
+    return Transformer(spec, spine, OpsFfn(ops, spec.rule, banks), ops)
 
 
 def cache_for(model: Transformer, *, slots: int = 1, context: int = 64) -> KvCache:
@@ -65,3 +81,9 @@ def run_in_pieces(model: Transformer, tokens: Sequence[int], sizes: Sequence[int
         start += size
     assert start == len(tokens)
     return torch.cat(logits)
+
+
+def peak_bytes() -> int:
+    """The most memory this process has held at once since it was started. (ru_maxrss would count the parent's, before exec.)"""
+    fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(fields["VmHWM"].removesuffix("kB")) * 1024

@@ -9,8 +9,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+import cpu_ops
+import gpu_ops
 from models.checkpoint.safetensors import open_safetensors
 from models.kv_cache import KvCache
+from models.ops import Ops
 from models.pack import pack
 from models.packed import PackedModel
 from models.step import Step
@@ -50,6 +53,14 @@ def assert_equal_logits(logits: torch.Tensor, wanted: Array, relative: float = 1
 @pytest.mark.parametrize("cut", CUTS)
 def test_one_sequence_however_it_is_cut(name: str, cut: str, checkpoint_of: CheckpointOf, packed_of: PackedOf) -> None:
     logits = run_in_pieces(dense(packed_of(name, "float32")), prompt(0), CUTS[cut])
+    assert_equal_logits(logits, expected(checkpoint_of(name), 0))
+
+
+@every_variant
+@pytest.mark.parametrize("ops", [cpu_ops, gpu_ops], ids=["cpu", "gpu"])
+def test_the_same_through_the_kernels(name: str, ops: Ops, checkpoint_of: CheckpointOf, packed_of: PackedOf) -> None:
+    """A prompt long enough for the matrix product, then chunks and single tokens, which the kernels take."""
+    logits = run_in_pieces(dense(packed_of(name, "float32"), ops), prompt(0), [24, 7, 1, 15, 1])
     assert_equal_logits(logits, expected(checkpoint_of(name), 0))
 
 

@@ -8,7 +8,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+import cpu_ops
+import gpu_ops
 from models.bits import FormatName
+from models.ops import Ops
 from models.packed import PackedModel
 from tests.models.conftest import PackedOf
 from tests.models.running import dense, run_in_pieces
@@ -76,11 +79,14 @@ def prompt_and_logits(folder: Path, format_name: FormatName) -> tuple[list[int],
 
 @pytest.mark.parametrize("format_name", FORMATS)
 @pytest.mark.parametrize("name", VARIANTS)
-def test_logits_are_those_of_the_decoded_weights(name: str, format_name: FormatName, packed_of: PackedOf, tmp_path: Path) -> None:
+@pytest.mark.parametrize("ops", [None, cpu_ops, gpu_ops], ids=["torch", "cpu", "gpu"])
+def test_logits_are_those_of_the_decoded_weights(
+    name: str, format_name: FormatName, ops: Ops | None, packed_of: PackedOf, tmp_path: Path
+) -> None:
     packed = packed_of(name, format_name)
     tokens, wanted = prompt_and_logits(write_decoded(packed, tmp_path), format_name)
     for cut in ([4], [1, 1, 1, 1]):
-        assert_equal_logits(run_in_pieces(dense(packed), tokens, cut), wanted)
+        assert_equal_logits(run_in_pieces(dense(packed, ops), tokens, cut), wanted)
 
 
 @pytest.mark.parametrize(("format_name", "percent"), [("bf16", 1.0), ("int8", 3.0), ("int4", 35.0)])

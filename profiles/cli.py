@@ -36,19 +36,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="profiles", description="What is known of a model's neurons, and of this machine.")
     commands = parser.add_subparsers(dest="command", required=True)
-    model = {"nargs": "?", "default": BUNDLED_NAME, "metavar": "MODEL"}
     recording = commands.add_parser("record", help="run a text through a model and count how often each neuron fires")
-    recording.add_argument("model", help="a model folder (default: the bundled model)", **model)
+    add_model(recording, "a model folder (default: the bundled model)")
     recording.add_argument("--corpus", nargs="+", type=Path, metavar="FILE", help="UTF-8 text (default: Python's standard library)")
     recording.add_argument("--tokens", type=int, default=DEFAULT_TOKENS, metavar="N", help="stop after so many (default: %(default)s)")
     recording.add_argument("--format", choices=FORMAT_NAMES, help="pack the model so, where it is not packed yet")
     recording.add_argument("-o", "--output", type=Path, metavar="FILE", help="where to write (default: where all commands look)")
     showing = commands.add_parser("show", help="print a profile layer by layer, and draw it")
-    showing.add_argument("model", help="a model folder, or a profile's file (default: the bundled model)", **model)
+    add_model(showing, "a model folder, or a profile's file (default: the bundled model)")
     showing.add_argument("--png", type=Path, metavar="FILE", help="where to draw (default: beside the profiles)")
     hardware = commands.add_parser("hardware", help="measure this machine, in seconds")
     hardware.add_argument("-o", "--output", type=Path, metavar="FILE", help="where to write (default: where all commands look)")
     return parser
+
+
+def add_model(parser: argparse.ArgumentParser, what: str) -> None:
+    parser.add_argument("model", nargs="?", default=BUNDLED_NAME, metavar="MODEL", help=what)
 
 
 def record_command(args: argparse.Namespace) -> int:

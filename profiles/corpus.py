@@ -59,11 +59,19 @@ def read_standard_library(encode: Encode, *, tokens: int, context: int) -> Text:
 def standard_library() -> list[Path]:
     """Source files in UTF-8, in the order of a hash of their names, so that neighbours have nothing in common."""
     root = Path(sysconfig.get_paths()["stdlib"])
-    names = sorted(path.relative_to(root) for path in root.rglob("*.py"))
-    kept = [name for name in names if not LEFT_OUT & set(name.parts) and _is_text(root / name)]
+    kept = [path for path in _sources(root) if _is_text(path)]
     if not kept:
         raise Unavailable("the standard library", f"no sources under {root}; name a text with --corpus")
-    return [root / name for name in sorted(kept, key=lambda name: hashlib.sha256(name.as_posix().encode()).digest())]
+    return sorted(kept, key=lambda path: hashlib.sha256(path.relative_to(root).as_posix().encode()).digest())
+
+
+def _sources(folder: Path) -> Iterator[Path]:
+    """Python files under `folder`, but for LEFT_OUT."""
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if path.suffix == ".py":
+            yield path
+        elif path.is_dir() and path.name not in LEFT_OUT:
+            yield from _sources(path)
 
 
 def _is_text(path: Path) -> bool:

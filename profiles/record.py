@@ -12,15 +12,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+import gpu_ops  # in plain torch, so right for the CPU too
 from models.bank import NeuronBank
 from models.errors import BadArtefact
-from models.ffn import dense_ffn, dense_linear
-from models.formats import Input
 from models.kv_cache import KvCache
 from models.layers import Rotary, segments_of
 from models.packed import PackedModel
-from models.rows import Rows
-from models.spec import FfnRule, ModelSpec
+from models.spec import ModelSpec
 from models.spine import LayerSpine
 from models.step import Step
 from models.transformer import run_layer
@@ -31,16 +29,6 @@ from profiles.pace import Pace
 from profiles.recording import RecordingFfn, Tally, nothing_yet
 
 Layer = tuple[LayerSpine, Sequence[NeuronBank]]
-
-
-class PlainOps:
-    """Ops in plain torch, on any device."""
-
-    def linear(self, rows: Rows, x: Input, bias: Tensor | None = None) -> Tensor:
-        return dense_linear(rows, x, bias)
-
-    def ffn(self, bank: NeuronBank, x: Input, rule: FfnRule) -> Tensor:
-        return dense_ffn(bank, x, rule)
 
 
 def record(
@@ -157,7 +145,7 @@ class LayerwiseModel:
 
     def advance(self, state: State, index: int, spine: LayerSpine, ffn: RecordingFfn, cache: KvCache) -> None:
         rotation = self.rotary.at(state.step.positions.to(self.device))
-        state.x = run_layer(self.spec, index, spine, ffn, PlainOps(), state.x, rotation, segments_of(state.step), cache)
+        state.x = run_layer(self.spec, index, spine, ffn, gpu_ops, state.x, rotation, segments_of(state.step), cache)
 
 
 def shared_cache(spec: ModelSpec, context: int, device: torch.device) -> KvCache:

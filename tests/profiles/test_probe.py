@@ -1,0 +1,73 @@
+"""The probe fills in a hardware profile; small buffers stand for large ones, since the numbers are not judged here."""
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+from cpu_ops import measure as cpu_measure
+from profiles.hardware import Cpu, Gpu, HardwareProfile, load_hardware, save_hardware
+from profiles.probe import cpu_name, described, measure_gpu, measure_hardware
+
+CPU = Cpu(name="Some CPU", measured=True, cores=8, ram_bytes=32 * 10**9, streaming=5e10, gathering=2.5e10, region_seconds=2e-6)
+GPU = Gpu(
+    name="Some GPU",
+    measured=True,
+    vram_bytes=24 * 10**9,
+    bandwidth=9e11,
+    to_device=2.4e10,
+    to_host=2.5e10,
+    launch_seconds=4e-6,
+    sync_seconds=1e-5,
+)
+
+
+@pytest.fixture
+def small_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu_measure, "BUDGET_SECONDS", 0.0)
+    for name in ("streaming_bytes_per_second", "gathering_bytes_per_second"):
+        monkeypatch.setattr(cpu_measure, name, partial(getattr(cpu_measure, name), buffer_bytes=1 << 16))
+
+
+@pytest.mark.usefixtures("small_buffers")
+def test_this_machine_can_be_measured_and_remembered(tmp_path: Path) -> None:
+    profile = measure_hardware()
+    assert profile.cpu.measured
+    assert (profile.gpu is not None) == torch.cuda.is_available()
+    save_hardware(profile, tmp_path / "h.json")
+    assert load_hardware(tmp_path / "h.json") == profile
+
+
+@pytest.mark.gpu
+def test_a_gpu_can_be_measured() -> None:
+    gpu = measure_gpu(torch.device("cuda"))
+    assert gpu.bandwidth > gpu.to_device
+    assert gpu.vram_bytes > 10**9
+
+
+def test_a_cpu_has_a_name(tmp_path: Path) -> None:
+    (tmp_path / "cpuinfo").write_text("processor : 0\nmodel name\t: Some CPU @ 3 GHz\nmodel name\t: Some CPU @ 3 GHz\n")
+    assert cpu_name(tmp_path / "cpuinfo") == "Some CPU @ 3 GHz"
+    assert cpu_name(tmp_path / "none")
+
+
+def test_it_is_told_in_words_with_units() -> None:
+    words = described(HardwareProfile(gpu=GPU, cpu=CPU))
+    for expected in (
+        "Some GPU",
+        "24.0 GB",
+        "900 GB/s",
+        "24.0 GB/s from pinned",
+        "4 µs",
+        "Some CPU",
+        "8 for this",
+        "50.0 GB/s",
+        "25.0 GB/s",
+        "2 µs",
+    ):
+        assert expected in words
+
+
+def test_a_machine_without_a_gpu_says_what_that_means() -> None:
+    assert "every neuron will be computed on the CPU" in described(HardwareProfile(gpu=None, cpu=CPU))

@@ -68,10 +68,13 @@ def submit(sequence: Sequence, engine: Engine) -> None:
 
 
 class Bridge:
-    """Takes a request when fewer than `slots + queue_size` choices are unfinished; so a request of many choices can overshoot, once."""
+    """Takes a request when fewer than `slots + queue_size` choices are unfinished; so a request of many choices can overshoot, once.
 
-    def __init__(self, engine: Engine, *, slots: int, queue_size: int) -> None:
-        self._engine = engine
+    `prepare` is called first on the engine's thread, for settings that belong to a thread.
+    """
+
+    def __init__(self, engine: Engine, *, slots: int, queue_size: int, prepare: Callable[[], object]) -> None:
+        self._engine, self._prepare = engine, prepare
         self._slots, self._limit = slots, slots + queue_size
         self._commands: queue.SimpleQueue[Command | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -118,6 +121,7 @@ class Bridge:
 
     def _run(self) -> None:
         """The engine thread: commands first, then a step; asleep when there is neither."""
+        self._prepare()
         while self._obey():
             if not self._engine.idle:
                 self._engine.step()

@@ -6,7 +6,7 @@ from server.sequence import Sequence
 
 
 def timings(sequences: Iterable[Sequence], expected_per_second: float | None) -> dict[str, float | int | None]:
-    """Tokens are summed over the choices of a request, which ran at the same time, so milliseconds are those of the slowest.
+    """Tokens and milliseconds are summed over the choices of a request, so a rate is what one of them saw on the average.
 
     The first token comes out of the prompt, so a rate over n tokens counts n - 1 steps, and is 0.0 for one token.
     `expected_per_second` is what the placement predicted for one sequence alone; None when there was no prediction.
@@ -14,8 +14,8 @@ def timings(sequences: Iterable[Sequence], expected_per_second: float | None) ->
     done = [sequence for sequence in sequences if sequence.times.first]
     prompt_n, predicted_n = sum(len(one.prompt) for one in done), sum(len(one.output) for one in done)
     steps = sum(max(len(one.output) - 1, 0) for one in done)
-    prompt_ms = 1e3 * max((one.times.first - one.times.started for one in done), default=0.0)
-    predicted_ms = 1e3 * max((one.times.last - one.times.first for one in done), default=0.0)
+    prompt_ms = 1e3 * sum(one.times.first - one.times.started for one in done)
+    predicted_ms = 1e3 * sum(one.times.last - one.times.first for one in done)
     return {
         "cache_n": 0,
         "prompt_n": prompt_n,

@@ -5,7 +5,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from models.tokenizer import IncrementalDecoder, Tokenizer
+from models.tokenizer import IncrementalDecoder
 from server.api.errors import BadRequest, ContextOverflow, UnknownModel
 from server.api.schemas import MOST_CHOICES, CompletionRequest
 from server.detokenize import TextStream
@@ -36,7 +36,7 @@ async def ask(body: CompletionRequest, service: Service) -> Asked:
     if body.model not in (None, service.model):
         raise UnknownModel(str(body.model), service.model)
     check_together(body)
-    prompts = tuple(await asyncio.to_thread(lambda: list(read_prompts(body, service.tokenizer))))
+    prompts = tuple(await asyncio.to_thread(lambda: list(read_prompts(body, service))))
     check_prompts(prompts, body, service)
     group, params = f"cmpl-{uuid.uuid4().hex}", read_params(body, service)
     sequences = tuple(build(prompt, params, body, service, group, index) for prompt in prompts for index in range(body.tries))
@@ -53,30 +53,30 @@ def check_together(body: CompletionRequest) -> None:
         raise BadRequest("stream_options", "is only allowed with stream")
 
 
-def read_prompts(body: CompletionRequest, tokenizer: Tokenizer) -> Iterator[Prompt]:
+def read_prompts(body: CompletionRequest, service: Service) -> Iterator[Prompt]:
     """The prompts in any of their four forms."""
     given = body.prompt if isinstance(body.prompt, list) else [body.prompt]
     if not given:
         raise BadRequest("prompt", "is an empty list")
     ids = [entry for entry in given if isinstance(entry, int)]
     if ids:
-        yield from_ids(ids, tokenizer)
+        yield from_ids(ids, service)
         return
     if len(given) * body.tries > MOST_CHOICES:
         raise BadRequest("prompt", f"{len(given)} prompts with {body.tries} choices each are more than {MOST_CHOICES} in one request")
     for entry in given:
         if isinstance(entry, str):
-            yield Prompt(entry, tuple(tokenizer.encode(entry)))
+            yield Prompt(entry, tuple(service.tokenizer.encode(entry)))
         elif isinstance(entry, list):
-            yield from_ids(entry, tokenizer)
+            yield from_ids(entry, service)
 
 
-def from_ids(ids: list[int], tokenizer: Tokenizer) -> Prompt:
+def from_ids(ids: list[int], service: Service) -> Prompt:
     """Ids are taken as they are: nothing is put before them."""
-    largest = tokenizer.vocab_size - 1
+    largest = service.vocab - 1
     if any(token > largest for token in ids):
         raise BadRequest("prompt", f"has a token id above {largest}, the last of the vocabulary")
-    return Prompt(tokenizer.decode(ids), tuple(ids))
+    return Prompt(service.tokenizer.decode(ids), tuple(ids))
 
 
 def check_prompts(prompts: tuple[Prompt, ...], body: CompletionRequest, service: Service) -> None:

@@ -34,7 +34,8 @@ class Envelope:
             await self._limited(scope, receive, signed)
         finally:
             spent_ms = 1e3 * (time.perf_counter() - started)
-            log.info("%s %s %s %d %.1f ms", request_id, scope["method"], scope["path"], status, spent_ms)
+            level = logging.DEBUG if scope["path"] == "/health" and status == 200 else logging.INFO  # those come every few seconds
+            log.log(level, "%s %s %s %d %.1f ms", request_id, scope["method"], scope["path"], status, spent_ms)
 
     async def _limited(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Reads the body up to the limit, then hands it on in one piece."""

@@ -1,11 +1,13 @@
 """What a client may send to /v1/completions, strictly: nothing is converted, unknown fields are refused. Knows no model."""
 
+import re
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 
 MOST_LOGPROBS = 20
 MOST_CHOICES = 128
+SURROGATE = re.compile("[\ud800-\udfff]")
 STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
 
@@ -39,8 +41,16 @@ def _bias(value: dict[str, float]) -> dict[str, float]:
     return value
 
 
-PromptField = Annotated[str | list[str] | list[TokenId] | list[list[TokenId]], WrapValidator(_one_message)]
-StopText = Annotated[str, Field(min_length=1, max_length=256)]
+def _whole(value: str) -> str:
+    """JSON can spell halves of UTF-16 characters, which no text can hold."""
+    if SURROGATE.search(value):
+        raise ValueError("has half a character (a lone surrogate)")
+    return value
+
+
+Text = Annotated[str, AfterValidator(_whole)]
+PromptField = Annotated[Text | list[Text] | list[TokenId] | list[list[TokenId]], WrapValidator(_one_message)]
+StopText = Annotated[Text, Field(min_length=1, max_length=256)]
 StopField = Annotated[StopText | Annotated[list[StopText], Field(max_length=16)] | None, WrapValidator(_one_stop_message)]
 
 
@@ -54,7 +64,7 @@ class CompletionRequest(BaseModel):
 
     model_config = STRICT
     prompt: PromptField
-    model: str | None = None
+    model: Text | None = None
     max_tokens: Annotated[int, Field(ge=0, lt=2**31)] | None = 16
     temperature: Annotated[float, Field(ge=0, le=100)] | None = 1.0
     top_p: Annotated[float, Field(ge=0, le=1)] | None = 1.0
@@ -75,7 +85,7 @@ class CompletionRequest(BaseModel):
     stream: bool | None = False
     stream_options: StreamOptions | None = None
     suffix: Annotated[Any, AfterValidator(_only_none)] = None
-    user: str | None = None
+    user: Text | None = None
 
     @property
     def choices(self) -> int:

@@ -114,7 +114,8 @@ def build_sequence(
 def running_service(
     tokenizer: Tokenizer, forward: Forward, *, slots: int = 2, queue_size: int = 4, context: int = 64, chunk: int = 8
 ) -> Iterator[Service]:
-    bridge = Bridge(build_engine(forward, slots=slots, chunk=chunk, context=context), slots=slots, queue_size=queue_size)
+    engine = build_engine(forward, slots=slots, chunk=chunk, context=context)
+    bridge = Bridge(engine, slots=slots, queue_size=queue_size, prepare=list)
     bridge.start()
     try:
         yield Service("fake", 1_700_000_000, tokenizer, bridge, context, VOCAB, frozenset({EOS}), 42.0)

@@ -4,6 +4,7 @@ import json
 import re
 import socket
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import openai
@@ -70,9 +71,8 @@ def test_a_stream_says_the_same_as_one_answer(client: openai.OpenAI) -> None:
 
 
 def test_usage_comes_last_and_only_when_asked_for(client: openai.OpenAI) -> None:
-    options: dict[str, bool] = {"include_usage": True}
     chunks = list(
-        client.completions.create(model="fake", prompt="hello", max_tokens=3, stream=True, stream_options={"include_usage": options["include_usage"]})
+        client.completions.create(model="fake", prompt="hello", max_tokens=3, stream=True, stream_options={"include_usage": True})
     )
     assert chunks[-1].choices == []
     assert chunks[-1].usage is not None
@@ -80,6 +80,10 @@ def test_usage_comes_last_and_only_when_asked_for(client: openai.OpenAI) -> None
     assert all(chunk.usage is None for chunk in chunks[:-1])
     without = list(client.completions.create(model="fake", prompt="hello", max_tokens=3, stream=True))
     assert all(chunk.usage is None and chunk.choices for chunk in without)
+
+
+def lists(count: int) -> list[list[Any]]:
+    return [[] for _ in range(count)]
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -93,7 +97,7 @@ def test_the_matrix(client: openai.OpenAI, echo: bool, logprobs: int | None, man
     text, as_ids = "The sea", list(b"The sea")
     prompt = ([as_ids] * 2 if many else as_ids) if ids else ([text] * 2 if many else text)
     choices = 2 * n if many else n
-    texts, tokens, offsets, scores, tops = ([[] for _ in range(choices)] for _ in range(5))
+    texts, tokens, offsets, scores, tops = (lists(choices) for _ in range(5))
     finished = []
     if stream:
         parts = list(
@@ -239,7 +243,9 @@ def test_a_client_that_goes_away_frees_its_slot(client: openai.OpenAI, url: str)
 def test_a_client_that_goes_away_without_a_stream_frees_its_slot_too(url: str) -> None:
     host, port = url.removeprefix("http://").split(":")
     body = json.dumps({"prompt": "x", "max_tokens": 19_000})
-    request = f"POST /v1/completions HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}"
+    request = (
+        f"POST /v1/completions HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}"
+    )
     with socket.create_connection((host, int(port))) as connection:
         connection.sendall(request.encode())
         while httpx.get(f"{url}/health").json()["unfinished"] == 0:

@@ -1,0 +1,175 @@
+"""From a model's name to an engine that is ready: packs, measures, profiles and places what is missing, and says so.
+
+Knows the machine; knows no HTTP. Everything made here is kept, so that the next start skips it.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+import cpu_ops
+import gpu_ops
+from cpu_ops.topology import set_threads
+from gpu_ops.transfer import Staging
+from models.errors import BadArtefact, BadCheckpoint
+from models.kv_cache import KvCache
+from models.manifest import Manifest
+from models.ops import Ops
+from models.pack import packed
+from models.packed import PackedModel
+from models.step import Step
+from models.tokenizer import Tokenizer
+from models.transformer import Transformer
+from placement.artefact import Placement, default_path, load_placement, save_placement
+from placement.cli import chosen_context
+from placement.machine import Wish, check_vram
+from placement.plan import answer, ask
+from profiles.corpus import read_standard_library
+from profiles.firing import FiringProfile, save_profile
+from profiles.hardware import HardwareProfile, load_hardware, save_hardware
+from profiles.probe import measure_hardware
+from profiles.record import record
+from profiles.shelf import hardware_path, profile_of, profile_path
+from server.config import Config
+from server.engine import Engine, Forward
+from server.scheduler import Scheduler
+from server.split_ffn import SplitBank, SplitFfn
+
+PROFILE_SECONDS = 120
+PROFILE_TOKENS = 200_000
+VRAM_STEP = 1 << 28
+NO_GPU = (
+    "There is no GPU that PyTorch can use: every neuron is computed on the CPU, from memory. The text is the same, only slower; "
+    "exact selection still skips the neurons that do not fire."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    engine: Engine
+    plan: Placement
+    manifest: Manifest
+    tokenizer: Tokenizer
+
+
+def load(config: Config) -> Ready:
+    """Everything that has to be there before the first request. Raises the errors of `models.errors`."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.type == "cpu":
+        print(NO_GPU if config.vram_bytes is None else f"{NO_GPU} --vram has no effect.")
+    set_threads(config.threads)
+    model = packed(config.model, config.format)
+    tokenizer = open_tokenizer(model)
+    hardware, profile = known_hardware(device), known_profile(model, device)
+    plan = known_plan(model.manifest, profile, hardware, config, vram_budget(config.vram_bytes, hardware, device))
+    staging = Staging(device, tokens=config.prompt_chunk, hidden=model.manifest.spec.hidden)
+    forward = load_model(model, profile, plan, staging)
+    formats = model.manifest.formats
+    cpu_ops.warm_up((formats.neurons, formats.spine, formats.embedding))
+    warm_up(forward, min(config.prompt_chunk, plan.question.context))
+    engine = Engine(forward, Scheduler(config.slots, config.prompt_chunk), plan.question.context)
+    return Ready(engine, plan, model.manifest, tokenizer)
+
+
+def open_tokenizer(model: PackedModel) -> Tokenizer:
+    tokenizer, vocab = Tokenizer.open(model.folder), model.manifest.spec.vocab
+    if tokenizer.vocab_size > vocab:
+        raise BadCheckpoint(model.source, f"its tokenizer has {tokenizer.vocab_size} tokens, but the model only {vocab}")
+    return tokenizer
+
+
+def known_hardware(device: torch.device) -> HardwareProfile:
+    """What was measured here before, unless a GPU has come or gone since."""
+    path = hardware_path()
+    if path.is_file():
+        hardware = load_hardware(path)
+        if (hardware.gpu is not None) == (device.type == "cuda"):
+            return hardware
+    print("Measuring this machine, once, for some seconds …", flush=True)
+    hardware = measure_hardware()
+    save_hardware(hardware, path)
+    return hardware
+
+
+def known_profile(model: PackedModel, device: torch.device) -> FiringProfile:
+    """The model's profile; recorded now, within PROFILE_SECONDS, when there is none."""
+    profile = profile_of(model.manifest)
+    if profile is not None:
+        return profile
+    print(f"This model has no profile yet: recording one, for at most {PROFILE_SECONDS} s (`profiles record` takes more text)", flush=True)
+    text = read_standard_library(Tokenizer.open(model.folder).encode, tokens=PROFILE_TOKENS, context=model.manifest.spec.context)
+    profile = record(model, text, max_seconds=PROFILE_SECONDS, device=device)
+    save_profile(profile, profile_path(model.manifest.fingerprint))
+    return profile
+
+
+def vram_budget(asked_bytes: int | None, hardware: HardwareProfile, device: torch.device) -> int | None:
+    """What was asked for, else what other programs leave free, in whole VRAM_STEPs so that the plan of the last start is found."""
+    if device.type == "cpu":
+        return None
+    check_vram(Wish(gpu=None, vram_bytes=asked_bytes), hardware.gpu)
+    return asked_bytes or torch.cuda.mem_get_info(device)[0] // VRAM_STEP * VRAM_STEP
+
+
+def known_plan(manifest: Manifest, profile: FiringProfile, hardware: HardwareProfile, config: Config, vram_bytes: int | None) -> Placement:
+    """The plan kept for exactly this question, else a new one. DoesNotFit says what is missing."""
+    question = ask(
+        manifest,
+        profile,
+        hardware,
+        vram_bytes=vram_bytes,
+        ram_bytes=config.ram_bytes or hardware.cpu.ram_bytes,
+        context=chosen_context(config.context, manifest.spec.context),
+        slots=config.slots,
+    )
+    path = default_path(question)
+    kept = kept_plan(path)
+    if kept is not None and kept.question == question:
+        return kept
+    plan = answer(manifest, profile, question)
+    save_placement(plan, path)
+    return plan
+
+
+def kept_plan(path: Path) -> Placement | None:
+    """None when it is missing, damaged or old: a plan takes less time to make than to ask about."""
+    try:
+        return load_placement(path)
+    except BadArtefact:
+        return None
+
+
+def load_model(model: PackedModel, profile: FiringProfile, plan: Placement, staging: Staging) -> Forward:
+    """The split model as one function from a step to logits."""
+    spec, device = model.manifest.spec, staging.device
+    ops: Ops = gpu_ops if device.type == "cuda" else cpu_ops
+    ffn = SplitFfn(spec.rule, load_banks(model, profile, plan, device), staging)
+    transformer = Transformer(spec, model.load_spine(device), ffn, ops, device=device)
+    cache = KvCache(spec, slots=plan.question.slots, context=plan.question.context, device=device)
+    return partial(transformer.forward, cache=cache)
+
+
+def load_banks(model: PackedModel, profile: FiringProfile, plan: Placement, device: torch.device) -> list[list[SplitBank]]:
+    """[L][E]: each bank in the profile's order, its first `plan.hot` neurons on `device`."""
+    order, experts = torch.from_numpy(profile.order), model.manifest.spec.n_experts
+    layers = []
+    for layer in tqdm(range(model.manifest.spec.n_layers), desc="loading", unit=" layers"):
+        banks = slice(layer * experts, (layer + 1) * experts)
+        pairs = model.load_banks(layer, order[banks], plan.hot[banks], device)
+        layers.append([SplitBank(hot, cold) for hot, cold in pairs])
+    return layers
+
+
+def warm_up(forward: Forward, chunk: int) -> None:
+    """Compiles every kernel a request can need: a token, a few, and a whole chunk of a prompt."""
+    for tokens in {1, 2, chunk}:
+        forward(trial_step(tokens))
+
+
+def trial_step(tokens: int) -> Step:
+    """Token 0 again and again, in the first slot; whatever comes later is written over it."""
+    zeros = torch.zeros(tokens, dtype=torch.int64)
+    return Step(zeros, torch.arange(tokens), zeros, torch.tensor([tokens - 1]))

@@ -1,0 +1,248 @@
+"""Every mistake a client can make: its status, and the one shape of all errors. No network, the application itself."""
+
+import asyncio
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from models.tokenizer import Tokenizer
+from server.api.app import build_app
+from server.api.envelope import Envelope
+from tests.server.fakes import GatedModel, MemoryModel, running_service
+
+PATH = "/v1/completions"
+JSON = {"content-type": "application/json"}
+
+
+@pytest.fixture(scope="module")
+def app(tokenizer: Tokenizer) -> Iterator[Envelope]:
+    with running_service(tokenizer, MemoryModel()) as service:
+        yield build_app(service, body_limit_bytes=20_000)
+
+
+def ask(app: Envelope, method: str, path: str, **sent: Any) -> httpx.Response:
+    async def once() -> httpx.Response:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+            return await client.request(method, path, **sent)
+
+    return asyncio.run(once())
+
+
+def complaint(app: Envelope, status: int, **sent: Any) -> dict[str, Any]:
+    """The error that a POST of completions ends in."""
+    answer = ask(app, "POST", PATH, **sent)
+    assert answer.status_code == status, answer.text
+    return checked(answer)
+
+
+def checked(answer: httpx.Response) -> dict[str, Any]:
+    body: dict[str, Any] = answer.json()
+    assert body.keys() == {"error"}
+    assert body["error"].keys() == {"message", "type", "param", "code"}
+    assert isinstance(body["error"]["message"], str)
+    assert isinstance(body["error"]["code"], str | None)
+    assert answer.headers["x-request-id"].startswith("req_")
+    error: dict[str, Any] = body["error"]
+    return error
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"prompt": []}, "prompt"),
+        ({"prompt": [[]]}, "prompt"),
+        ({"prompt": ""}, "prompt"),
+        ({"prompt": ["ok", ""]}, "prompt"),
+        ({"prompt": None}, "prompt"),
+        ({"prompt": 5}, "prompt"),
+        ({"prompt": ["a", 1]}, "prompt"),
+        ({"prompt": [1, [2]]}, "prompt"),
+        ({"prompt": [-1]}, "prompt"),
+        ({"prompt": [258]}, "prompt"),
+        ({"prompt": [10**30]}, "prompt"),
+        ({"prompt": [[1], [2**31]]}, "prompt"),
+        ({"prompt": [True]}, "prompt"),
+        ({"prompt": [1.5]}, "prompt"),
+        ({"prompt": "\ud800"}, "prompt"),
+        ({"prompt": ["x"] * 129}, "prompt"),
+        ({"prompt": ["x"] * 65, "n": 2}, "prompt"),
+        ({"max_tokens": -1}, "max_tokens"),
+        ({"max_tokens": 1.5}, "max_tokens"),
+        ({"max_tokens": "16"}, "max_tokens"),
+        ({"max_tokens": True}, "max_tokens"),
+        ({"max_tokens": 10**40}, "max_tokens"),
+        ({"temperature": -0.1}, "temperature"),
+        ({"temperature": 1e9}, "temperature"),
+        ({"temperature": "hot"}, "temperature"),
+        ({"top_p": 1.01}, "top_p"),
+        ({"top_p": -0.01}, "top_p"),
+        ({"top_k": -2}, "top_k"),
+        ({"min_p": 1.5}, "min_p"),
+        ({"presence_penalty": 2.1}, "presence_penalty"),
+        ({"frequency_penalty": -2.1}, "frequency_penalty"),
+        ({"repetition_penalty": 0}, "repetition_penalty"),
+        ({"n": 0}, "n"),
+        ({"n": 129}, "n"),
+        ({"best_of": 0}, "best_of"),
+        ({"n": 3, "best_of": 2}, "best_of"),
+        ({"n": 1, "best_of": 2, "stream": True}, "best_of"),
+        ({"stop": ""}, "stop"),
+        ({"stop": ["a", ""]}, "stop"),
+        ({"stop": ["a"] * 17}, "stop"),
+        ({"stop": 5}, "stop"),
+        ({"stop_token_ids": [258]}, "stop_token_ids"),
+        ({"stop_token_ids": [-1]}, "stop_token_ids"),
+        ({"seed": 2**63}, "seed"),
+        ({"seed": "one"}, "seed"),
+        ({"logprobs": 21}, "logprobs"),
+        ({"logprobs": -1}, "logprobs"),
+        ({"logprobs": True}, "logprobs"),
+        ({"logit_bias": {"258": 1}}, "logit_bias"),
+        ({"logit_bias": {"-1": 1}}, "logit_bias"),
+        ({"logit_bias": {"foo": 0}}, "logit_bias"),
+        ({"logit_bias": {"9" * 400: 0}}, "logit_bias"),
+        ({"logit_bias": {"1": 101}}, "logit_bias"),
+        ({"logit_bias": []}, "logit_bias"),
+        ({"stream_options": {"include_usage": True}}, "stream_options"),
+        ({"stream": True, "stream_options": {"more": True}}, "stream_options"),
+        ({"stream": "yes"}, "stream"),
+        ({"suffix": "the end"}, "suffix"),
+        ({"user": 5}, "user"),
+        ({"temprature": 0.5}, "temprature"),
+        ({"echo": 1}, "echo"),
+    ],
+)
+def test_a_bad_field_is_a_400_that_names_it(app: Envelope, fields: dict[str, Any], param: str) -> None:
+    error = complaint(app, 400, content=json.dumps({"prompt": "x"} | fields), headers=JSON)
+    assert error["param"] == param
+    assert error["type"] == "invalid_request_error"
+    assert error["message"].startswith(param)
+
+
+def test_a_missing_prompt_is_named(app: Envelope) -> None:
+    assert complaint(app, 400, json={})["param"] == "prompt"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b'"prompt"',
+        b"null",
+        b"\xff\xfe{}",
+        b'{"prompt": "\xff"}',
+        b'{"prompt": "x", "temperature": NaN}',
+        b'{"prompt": "x", "temperature": Infinity}',
+        b'{"prompt": "x", "top_p": -Infinity}',
+        b'{"prompt": "x", "temperature": 1e999}',
+        b'{"prompt": "x", "logit_bias": {"1": NaN}}',
+        b'{"prompt": ' + b"[" * 9000 + b"]" * 9000 + b"}",
+        b'{"prompt": [' + b"9" * 9000 + b"]}",
+        b'{"prompt": "x", "\\ud800": 1}',
+        b'{"prompt": "x", "user": "\\ud800"}',
+        b'{"prompt": "x", "model": "\\udfff"}',
+        b'{"prompt": "x", "stop": ["\\udfff"]}',
+    ],
+)
+def test_a_body_that_is_no_request_is_a_400(app: Envelope, body: bytes) -> None:
+    complaint(app, 400, content=body, headers=JSON)
+
+
+def test_the_wrong_content_type_is_a_400_that_says_so(app: Envelope) -> None:
+    assert "application/json" in complaint(app, 400, content=b'{"prompt": "x"}', headers={"content-type": "text/plain"})["message"]
+
+
+def test_a_body_over_the_limit_is_a_413_and_not_read_to_its_end(app: Envelope) -> None:
+    read = []
+
+    async def endless() -> Any:
+        for _ in range(1000):
+            read.append(1)
+            yield b"x" * 1000
+
+    answer = ask(app, "POST", PATH, content=endless())
+    assert answer.status_code == 413
+    assert checked(answer)["code"] == "body_too_large"
+    assert len(read) == 21
+
+
+def test_null_means_left_out(app: Envelope) -> None:
+    names = (
+        "max_tokens temperature top_p top_k min_p presence_penalty frequency_penalty repetition_penalty n best_of stop "
+        "stop_token_ids ignore_eos seed logprobs echo logit_bias stream stream_options suffix user model"
+    ).split()
+    answer = ask(app, "POST", PATH, json={"prompt": "x"} | dict.fromkeys(names))
+    assert answer.status_code == 200
+    assert answer.json()["usage"]["completion_tokens"] == 16
+
+
+def test_unknown_routes_and_methods_have_the_shape_too(app: Envelope) -> None:
+    missing = ask(app, "GET", "/v2/nothing")
+    assert missing.status_code == 404
+    assert checked(missing)["code"] == "not_found"
+    wrong = ask(app, "GET", PATH)
+    assert wrong.status_code == 405
+    assert checked(wrong)["code"] == "method_not_allowed"
+    assert wrong.headers["allow"] == "POST"
+
+
+def test_the_context_has_room_for_one_more_token_or_for_none(app: Envelope) -> None:
+    """64 tokens fit a slot."""
+    error = complaint(app, 400, json={"prompt": "x" * 64})
+    assert (error["code"], error["param"]) == ("context_length_exceeded", "prompt")
+    assert "64 tokens" in error["message"]
+    assert ask(app, "POST", PATH, json={"prompt": "x" * 63}).json()["usage"]["completion_tokens"] == 1
+    scored = ask(app, "POST", PATH, json={"prompt": "x" * 64, "max_tokens": 0, "echo": True, "logprobs": 0})
+    assert len(scored.json()["choices"][0]["logprobs"]["tokens"]) == 64
+
+
+def test_a_full_queue_is_a_503_that_says_when_to_come_back(tokenizer: Tokenizer) -> None:
+    model = GatedModel()
+    body = {"prompt": "x", "max_tokens": 2}
+
+    async def story(app: Envelope) -> list[httpx.Response]:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+            taken = [asyncio.create_task(client.post(PATH, json=body)) for _ in range(3)]
+            await asyncio.to_thread(model.entered.acquire)
+            while (await client.get("/health")).json()["unfinished"] < 3:
+                pass
+            refused = [await client.post(PATH, json=body | {"stream": stream}) for stream in (False, True)]
+            model.gate.release(1000)
+            return [*refused, *await asyncio.gather(*taken)]
+
+    with running_service(tokenizer, model, slots=1, queue_size=2) as service:
+        answers = asyncio.run(story(build_app(service)))
+    assert [answer.status_code for answer in answers] == [503, 503, 200, 200, 200]
+    for answer in answers[:2]:
+        assert checked(answer)["code"] == "queue_full"
+        assert int(answer.headers["retry-after"]) > 0
+
+
+def test_a_stopped_engine_is_not_healthy(tokenizer: Tokenizer) -> None:
+    with running_service(tokenizer, MemoryModel()) as service:
+        app = build_app(service)
+        assert ask(app, "GET", "/health").json()["status"] == "ok"
+        service.bridge.stop(10)
+        answer = ask(app, "GET", "/health")
+        assert answer.status_code == 503
+        assert checked(answer)["code"] == "shutting_down"
+
+
+def test_no_prompt_is_in_the_log(app: Envelope, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("DEBUG"):
+        ask(app, "POST", PATH, json={"prompt": "my secret"})
+        ask(app, "POST", PATH, json={"prompt": "my secret", "top_p": 7})
+    assert "POST /v1/completions 200" in caplog.text
+    assert "my secret" not in caplog.text
+
+
+def test_our_own_document_describes_the_request(app: Envelope) -> None:
+    document = ask(app, "GET", "/openapi.json").json()
+    fields = document["components"]["schemas"]["CompletionRequest"]["properties"]
+    assert {"prompt", "stop_token_ids", "repetition_penalty", "stream_options"} <= fields.keys()
+    assert json.dumps(document)

@@ -1,0 +1,71 @@
+"""`server` and `thermocline` at the command line: every mistake is one line and exit code 2, before anything is loaded."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from server.cli import build_parser, main, umbrella
+from server.config import read_config
+from server.listening import listening
+
+
+def complaint(argv: Sequence[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line that a mistake ends in."""
+    assert main(argv) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.count("\n") == 1
+    assert "Traceback" not in said.err
+    return said.err
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["--vram", "8"], "has no unit"),
+        (["--vram", "-1GB"], "--vram"),
+        (["--ram", "lots"], "--ram"),
+        (["--slots", "0"], "--slots"),
+        (["--slots", "1000"], "--max-prompt-chunk"),
+        (["--context", "-5"], "--context"),
+        (["--port", "70000"], "--port"),
+        (["--port", "http"], "--port"),
+        (["--queue", "0"], "--queue"),
+        (["--max-prompt-chunk", "100000"], "--max-prompt-chunk"),
+        (["--format", "int3"], "int3"),
+        (["--frobnicate"], "--frobnicate"),
+        (["a", "b"], "unrecognized"),
+    ],
+)
+def test_a_bad_flag_is_one_line(argv: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert words in complaint(["run", *argv], capsys)
+
+
+def test_no_command_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "--help" in complaint([], capsys)
+
+
+def test_a_port_in_use_is_found_before_the_model(capsys: pytest.CaptureFixture[str]) -> None:
+    with listening("127.0.0.1", 0) as taken:
+        line = complaint(["run", "/no/such/model", "--port", str(taken.getsockname()[1])], capsys)
+    assert "port is in use" in line
+
+
+def test_defaults() -> None:
+    config = read_config(build_parser().parse_args(["run"]))
+    assert (config.model, config.host, config.port) == ("bundled", "127.0.0.1", 8000)
+    assert (config.vram_bytes, config.ram_bytes, config.context, config.threads) == (None, None, None, None)
+
+
+def test_sizes_have_units() -> None:
+    config = read_config(build_parser().parse_args(["run", "m", "--vram", "8GiB", "--ram", "16GB", "--port", "0"]))
+    assert (config.vram_bytes, config.ram_bytes, config.port) == (8 << 30, 16 * 10**9, 0)
+
+
+def test_the_umbrella_hands_on_and_names_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+    assert umbrella([]) == 0
+    assert "models,profiles,placement,server" in capsys.readouterr().out
+    assert umbrella(["placemat"]) == 2
+    assert "'placemat' is not a command" in capsys.readouterr().err
+    assert umbrella(["server", "run", "--vram", "8"]) == 2
+    assert "has no unit" in capsys.readouterr().err

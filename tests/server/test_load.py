@@ -1,0 +1,100 @@
+"""From a checkpoint to a ready engine: what is missing is made, what is there is used, what is wrong is said."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import server.load
+from models.errors import BadCheckpoint, BadValue, DoesNotFit
+from models.tokenizer import Tokenizer
+from profiles.hardware import Cpu, HardwareProfile, save_hardware
+from profiles.shelf import hardware_path, profile_path
+from server.config import Config
+from server.load import Ready, load
+from server.sequence import Params
+from tests.checkpoints import make_variant
+from tests.server.fakes import build_sequence
+
+CPU = Cpu(name="a CPU", measured=True, cores=1, ram_bytes=8 * 10**9, streaming=4e10, gathering=2e10, region_seconds=1e-6)
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
+    """A small checkpoint, an empty home but for a measured machine, and a short text to profile on."""
+    monkeypatch.setenv("THERMOCLINE_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(server.load, "PROFILE_TOKENS", 600)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    save_hardware(HardwareProfile(gpu=None, cpu=CPU), hardware_path())
+    (tmp_path / "tiny").mkdir()
+    return Config(
+        model=str(make_variant(tmp_path / "tiny", "relu")),
+        format="float32",
+        host="127.0.0.1",
+        port=0,
+        vram_bytes=None,
+        ram_bytes=None,
+        context=None,
+        slots=2,
+        threads=1,
+        queue=4,
+        prompt_chunk=16,
+        drain_seconds=1,
+    )
+
+
+def written(ready: Ready, tokenizer: Tokenizer) -> list[list[int]]:
+    """Greedy tokens of three prompts through two slots."""
+    prompts = ([1, 2, 3], [4] * 40, [5])
+    sequences = [build_sequence(tokenizer, prompt, Params(max_tokens=8, temperature=0))[0] for prompt in prompts]
+    for sequence in sequences:
+        ready.engine.submit(sequence)
+    while not ready.engine.idle:
+        ready.engine.step()
+    return [sequence.output for sequence in sequences]
+
+
+def test_everything_missing_is_made_and_the_next_start_finds_it(config: Config, capsys: pytest.CaptureFixture[str]) -> None:
+    first = load(config)
+    assert "no GPU" in (said := capsys.readouterr().out)
+    assert "recording" in said
+    assert first.plan.corpus is not None
+    assert first.plan.hot == (0, 0)
+    again = load(config)
+    assert "recording" not in capsys.readouterr().out
+    assert again.plan == first.plan
+    tokens = written(first, first.tokenizer)
+    assert [len(one) for one in tokens] == [8, 8, 8]
+    assert written(again, again.tokenizer) == tokens
+
+
+def test_another_question_gets_another_plan_and_a_damaged_one_is_made_again(config: Config) -> None:
+    first = load(config)
+    assert first.plan.question.context == 128
+    shorter = load(replace(config, context=64))
+    assert shorter.plan.question.context == 64
+    for path in (profile_path(first.manifest.fingerprint).parents[1] / "plans").iterdir():
+        path.write_text("{")
+    assert load(config).plan.hot == first.plan.hot
+
+
+def test_what_cannot_be_served_is_said(config: Config, tmp_path: Path) -> None:
+    with pytest.raises(BadCheckpoint, match="neither a model directory"):
+        load(replace(config, model=str(tmp_path / "nothing")))
+    with pytest.raises(BadValue, match="128 tokens"):
+        load(replace(config, context=1000))
+    with pytest.raises(DoesNotFit, match="RAM"):
+        load(replace(config, ram_bytes=100_000))
+
+
+def test_a_tokenizer_that_is_larger_than_the_model_is_refused(config: Config) -> None:
+    path = Path(config.model) / "tokenizer.json"
+    path.write_text(path.read_text().replace('"added_tokens": [', '"added_tokens": [' + EXTRA, 1))
+    with pytest.raises(BadCheckpoint, match=r"tokenizer has .* but the model only 290"):
+        load(config)
+
+
+EXTRA = (
+    '{"id": 5000, "content": "<extra>", "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true},'
+    '{"id": 5001, "content": "<more>", "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true},'
+)

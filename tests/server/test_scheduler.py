@@ -1,0 +1,93 @@
+"""Who gets a slot and how a step is shared."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.tokenizer import Tokenizer
+from server.scheduler import SCORED_ROWS, Scheduler, share
+from server.sequence import Params, Sequence
+from tests.server.fakes import build_sequence
+
+
+def waiting(tokenizer: Tokenizer, *, group: str = "", prompt: int = 4, params: Params | None = None) -> Sequence:
+    return build_sequence(tokenizer, [0] * prompt, params or Params(), group=group)[0]
+
+
+def test_requests_take_turns_for_free_slots(tokenizer: Tokenizer) -> None:
+    """A request of five choices does not make a later request of one wait for all of them."""
+    scheduler = Scheduler(1, 8)
+    crowd = [waiting(tokenizer, group="crowd") for _ in range(5)]
+    single = waiting(tokenizer, group="single")
+    for sequence in [*crowd, single]:
+        scheduler.add(sequence)
+    served = []
+    while not scheduler.idle:
+        served += scheduler.admit()
+        scheduler.remove(served[-1])
+    assert served == [crowd[0], single, *crowd[1:]]
+
+
+def test_a_slot_belongs_to_one_sequence_at_a_time(tokenizer: Tokenizer) -> None:
+    scheduler = Scheduler(3, 8)
+    sequences = [waiting(tokenizer) for _ in range(5)]
+    for sequence in sequences:
+        scheduler.add(sequence)
+    assert len(scheduler.admit()) == 3
+    assert sorted(str(sequence.slot) for sequence in scheduler.running) == ["0", "1", "2"]
+    freed = sequences[1].slot
+    scheduler.remove(sequences[1])
+    assert scheduler.admit() == [sequences[3]]
+    assert sequences[3].slot == freed
+    scheduler.remove(sequences[4])
+    for sequence in scheduler.running:
+        scheduler.remove(sequence)
+    assert scheduler.idle
+
+
+def test_prompts_and_writers_alternate(tokenizer: Tokenizer) -> None:
+    scheduler = Scheduler(2, 4)
+    writer, reader = waiting(tokenizer, prompt=1), waiting(tokenizer, prompt=100)
+    for sequence in (writer, reader):
+        scheduler.add(sequence)
+    scheduler.admit()
+    writer.cached, writer.output = 1, [5]
+    kinds = []
+    for _ in range(6):
+        works = scheduler.schedule()
+        kinds.append([work.sequence.reads_prompt for work in works])
+        for work in works:
+            work.sequence.cached += work.count
+            writer.output += [5] * (work.sequence is writer)
+    assert kinds == [[True], [False]] * 3
+
+
+def test_a_step_never_mixes_prompts_and_writers(tokenizer: Tokenizer) -> None:
+    scheduler = Scheduler(3, 8)
+    assert scheduler.schedule() == []
+    for prompt in (1, 20, 3):
+        scheduler.add(waiting(tokenizer, prompt=prompt))
+    scheduler.admit()
+    for _ in range(12):
+        works = scheduler.schedule()
+        assert len({work.sequence.reads_prompt for work in works}) == 1
+        for work in works:
+            if work.completes:
+                work.sequence.output.append(1)
+            work.sequence.cached += work.count
+
+
+@given(lengths=st.lists(st.integers(1, 30), min_size=1, max_size=6), budget=st.integers(6, 40))
+def test_a_chunk_is_shared_evenly_and_fully(tokenizer: Tokenizer, lengths: list[int], budget: int) -> None:
+    """All advance, nothing is left over while somebody wants more, and nobody gets less than an equal part it could use."""
+    prompts = [waiting(tokenizer, prompt=length) for length in lengths]
+    works = share(prompts, budget)
+    counts = [work.count for work in works]
+    assert [work.sequence for work in works] == prompts
+    assert sum(counts) == min(budget, sum(lengths))
+    assert all(min(length, budget // len(lengths)) <= count <= length for count, length in zip(counts, lengths, strict=True))
+
+
+def test_a_scored_prompt_asks_for_a_bounded_number_of_rows(tokenizer: Tokenizer) -> None:
+    scored = waiting(tokenizer, prompt=1000, params=Params(score_prompt=True))
+    plain = waiting(tokenizer, prompt=1000)
+    assert [work.count for work in share([scored, plain], 500)] == [SCORED_ROWS, 500 - SCORED_ROWS]

@@ -23,6 +23,8 @@ R = TypeVar("R")
 config: Any = numba.config  # its fields are made at run time
 FASTMATH = {"reassoc", "contract", "nsz", "arcp", "afn"}
 
+SERIAL_WEIGHTS = 2**15  # up to so many, a call is over before a second thread has woken: it stays on the caller's
+
 
 @cache
 def cache_folder() -> Path:

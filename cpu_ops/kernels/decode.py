@@ -5,7 +5,7 @@ from typing import Any
 import numba
 import numpy as np
 
-from cpu_ops.kernels.compile import inner, kernel
+from cpu_ops.kernels.compile import SERIAL_WEIGHTS, inner, kernel
 from cpu_ops.kernels.rows import KernelRows, address_of, axpy
 
 Floats = np.ndarray[Any, np.dtype[np.float32]]
@@ -26,5 +26,8 @@ def _decode_part(rows: KernelRows, first: int, last: int, out: Floats) -> None:
 def decode(rows: KernelRows, out: Floats) -> None:
     """out[n, K] = rows."""
     n = len(out)
+    if n * out.shape[1] <= SERIAL_WEIGHTS:
+        _decode_part(rows, 0, n, out)
+        return
     for part in numba.prange(PARTS):
         _decode_part(rows, part * n // PARTS, (part + 1) * n // PARTS, out)

@@ -10,7 +10,7 @@ import numba
 import numpy as np
 
 from cpu_ops.kernels.activation import GATED, PLAIN, KernelRule, RuleCodes, activate
-from cpu_ops.kernels.compile import inner, kernel
+from cpu_ops.kernels.compile import SERIAL_WEIGHTS, inner, kernel
 from cpu_ops.kernels.rows import KernelInput, KernelRows, address_of, ask, axpy, axpy_two, dot
 
 Floats = np.ndarray[Any, np.dtype[np.float32]]
@@ -129,6 +129,12 @@ def ffn(
     tokens, k = out.shape
     parts = max(1, min(PARTS, n // (4 * BLOCK)))
     sums = np.empty((parts, tokens, k), np.float32)
+    if n * k * tokens <= SERIAL_WEIGHTS:
+        bank = KernelBank(first, second, down, first_bias, second_bias, n)
+        for part in range(parts):
+            _ffn_part(bank, part, x, KernelRule(codes, threshold), sums)
+        _merge_part(sums, 0, k, out)
+        return
     for part in numba.prange(parts):
         bank = KernelBank(first, second, down, first_bias, second_bias, n)
         _ffn_part(bank, part, x, KernelRule(codes, threshold), sums)

@@ -1,0 +1,76 @@
+from pathlib import Path
+
+import numba
+import pytest
+
+from cpu_ops import topology
+
+
+def machine(root: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return root
+
+
+def siblings(cpu: int) -> str:
+    return f"sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list"
+
+
+def test_two_threads_of_one_core_count_once(tmp_path: Path) -> None:
+    root = machine(tmp_path, {siblings(0): "0,2\n", siblings(2): "0,2\n", siblings(1): "1,3\n"})
+    assert topology.physical_cores([0, 1, 2], root) == 2
+
+
+def test_a_cpu_without_topology_is_a_core(tmp_path: Path) -> None:
+    assert topology.physical_cores([0, 1, 5], tmp_path) == 3
+
+
+@pytest.mark.parametrize(
+    ("files", "quota"),
+    [
+        ({"proc/self/cgroup": "0::/a/b\n", "sys/fs/cgroup/a/b/cpu.max": "150000 100000\n"}, 1.5),
+        ({"proc/self/cgroup": "0::/a/b\n", "sys/fs/cgroup/a/b/cpu.max": "max 100000\n"}, None),
+        ({"proc/self/cgroup": "0::/a/b\n", "sys/fs/cgroup/a/b/cpu.max": "max 100000", "sys/fs/cgroup/a/cpu.max": "50000 100000"}, 0.5),
+        (
+            {
+                "proc/self/cgroup": "3:cpu:/x\n",
+                "sys/fs/cgroup/cpu/x/cpu.cfs_quota_us": "-1",
+                "sys/fs/cgroup/cpu/x/cpu.cfs_period_us": "100",
+            },
+            None,
+        ),
+        (
+            {
+                "proc/self/cgroup": "3:cpu:/x\n",
+                "sys/fs/cgroup/cpu/x/cpu.cfs_quota_us": "300",
+                "sys/fs/cgroup/cpu/x/cpu.cfs_period_us": "100",
+            },
+            3.0,
+        ),
+        ({}, None),
+    ],
+)
+def test_quota_is_the_tightest_of_the_cgroups(tmp_path: Path, files: dict[str, str], quota: float | None) -> None:
+    assert topology.cpu_quota(machine(tmp_path, files)) == quota
+
+
+def test_at_least_one_core_is_usable(tmp_path: Path) -> None:
+    root = machine(tmp_path, {"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "20000 100000\n"})
+    assert topology.usable_cores(root) == 1
+    assert topology.usable_cores() >= 1
+
+
+def test_threads_are_set_and_never_more_than_there_are() -> None:
+    most = topology.set_threads()
+    assert topology.set_threads(1) == 1 == numba.get_num_threads()
+    assert topology.set_threads(10_000) >= most
+    topology.set_threads()
+
+
+def test_a_slow_threading_layer_is_said_aloud(caplog: pytest.LogCaptureFixture) -> None:
+    topology.check_threading_layer("omp")
+    assert not caplog.messages
+    topology.check_threading_layer("workqueue")
+    assert "workqueue" in caplog.text

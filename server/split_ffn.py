@@ -12,7 +12,7 @@ from torch import Tensor
 
 import cpu_ops
 import gpu_ops
-from gpu_ops.transfer import Staging, Transit
+from gpu_ops.transfer import Arriving, Staging
 from models.bank import NeuronBank
 from models.formats import Input
 from models.spec import FfnRule
@@ -40,9 +40,9 @@ class SplitFfn:
         experts = self.banks[layer]
         made = experts[0].hot.up.format.input(x)
         cold = [bank.cold for bank in experts]
-        transit = self.staging.send(made) if any(map(len, cold)) else None
+        coming = self.staging.send_down(made) if any(map(len, cold)) else None
         hot = combine([bank.hot for bank in experts], made, self.rule, routing, gpu_ops.ffn)
-        return SplitPending(self, cold, hot, transit, routing)
+        return SplitPending(self, cold, hot, coming, routing)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +50,15 @@ class SplitPending:
     ffn: SplitFfn
     cold: Sequence[NeuronBank]
     hot: Tensor
-    transit: Transit | None  # None when every neuron of the layer is hot
-
+    coming: Arriving | None  # None when every neuron of the layer is hot
     routing: Tensor | None
 
     def finish(self) -> Tensor:
-        if self.transit is None:
+        if self.coming is None:
             return self.hot
         routing = None if self.routing is None else self.routing.cpu()
-        partial = combine(self.cold, self.transit.wait(), self.ffn.rule, routing, cpu_ops.ffn)
-        return self.hot + self.ffn.staging.bring_back(partial)
+        partial = combine(self.cold, self.coming.wait(), self.ffn.rule, routing, cpu_ops.ffn)
+        return self.hot + self.ffn.staging.send_up(partial)
 
 
 def combine(banks: Sequence[NeuronBank], x: Input, rule: FfnRule, routing: Tensor | None, compute: Compute) -> Tensor:

@@ -5,10 +5,10 @@ from functools import cache
 
 import pytest
 import torch
-from gpu_ops.transfer import Staging
 from torch import Tensor
 
 import cpu_ops
+from gpu_ops.transfer import Staging
 from models.bits import FORMAT_NAMES, FormatName
 from models.checkpoint.safetensors import open_safetensors
 from models.ffn import DenseFfn
@@ -40,6 +40,10 @@ def packed_of(tmp_path_factory: pytest.TempPathFactory) -> PackedOf:
     return make
 
 
+def on_the_cpu(packed: PackedModel) -> Staging:
+    return Staging(torch.device("cpu"), tokens=64, hidden=packed.manifest.spec.hidden)
+
+
 def shuffled(packed: PackedModel) -> list[Tensor]:
     """An order per layer, int64 [E, N], as a profile would give one."""
     dice, spec = torch.Generator().manual_seed(7), packed.manifest.spec
@@ -51,7 +55,7 @@ def split(packed: PackedModel, hot: Sequence[int]) -> Transformer:
     spec = packed.manifest.spec
     pairs = [packed.load_banks(layer, order, [hot[layer]]) for layer, order in enumerate(shuffled(packed))]
     banks = [[SplitBank(*pair) for pair in experts] for experts in pairs]
-    return Transformer(spec, packed.load_spine(), SplitFfn(spec.rule, banks, Staging("cpu")), cpu_ops)
+    return Transformer(spec, packed.load_spine(), SplitFfn(spec.rule, banks, on_the_cpu(packed)), cpu_ops)
 
 
 def cuts(packed: PackedModel) -> list[list[int]]:
@@ -134,7 +138,7 @@ def test_experts_compute_only_the_tokens_that_reach_them(packed_of: PackedOf) ->
     whole = [[packed.load_banks(layer)[0][1] for layer in range(spec.n_layers)]]
     routing = torch.tensor([[0.75, 0.25], [0.0, 1.0], [0.0, 0.0], [1.0, 0.0]])[:, : spec.n_layers]
     x = torch.randn(4, spec.hidden, generator=torch.Generator().manual_seed(3))
-    parted = SplitFfn(spec.rule, [[SplitBank(*pair) for pair in experts]], Staging("cpu"))
+    parted = SplitFfn(spec.rule, [[SplitBank(*pair) for pair in experts]], on_the_cpu(packed))
     got = WithRouting(parted, routing).run(x)
     wanted = WithRouting(DenseFfn(spec.rule, whole), routing).run(x)
     assert torch.allclose(got, wanted, atol=1e-5)

@@ -1,0 +1,186 @@
+"""Synthetic models: real shapes and a planted law of firing, without real weights or their disk space.
+
+Written straight into the packed format: one random layer, which every layer's file is a hard link to, and one layer of spine,
+which every layer's entry points at. Loading reads each of them separately, so memory and its traffic are those of the real shape.
+
+How firing is planted. The first group of hidden channels is set apart: channel 0 of the residual is the same constant at every
+token and stays so, because no layer writes to the group (rows of `o` and columns of `down` are zero there). The normed state
+shows it as a constant, so a gate row's weight on it is a bias. The other weights of a gate row make a standard normal
+pre-activation, so the bias ndtri(p) makes the neuron fire at a share p of tokens; p follows a power law over neurons. Layers
+add little to the residual (GAIN), so that this holds at every depth.
+"""
+
+import math
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from models.bits import GROUP, FormatName
+from models.layout import MANIFEST_FILE, SPINE_FILE, aligned, bank_regions, layer_bytes, layer_file
+from models.manifest import Formats, Manifest, StoredTensor, computed_sizes
+from models.pack import chunks, pad_to, write_region
+from models.packed import PackedModel
+from models.paths import check_disk, whole_file
+from models.rows import Rows
+from models.spec import ModelSpec
+
+FORMAT: FormatName = "int4"
+FIRING = 0.1  # mean share of neurons that fire at a token
+EXPONENT = 0.7  # of the power law: rate ∝ rank^-EXPONENT, up to HIGHEST
+HIGHEST = 0.98
+CONSTANT = 4.0  # channel 0 of the residual
+GAIN = 0.05  # what a layer adds, against a residual of standard deviation 1
+
+
+def firing_rates(n: int) -> Tensor:
+    """float64 [n], falling, of mean FIRING: min(HIGHEST, c · rank^-EXPONENT), c found by bisection."""
+    powers = torch.arange(1, n + 1, dtype=torch.float64) ** -EXPONENT
+    low, high = 0.0, float(n)
+    for _ in range(100):
+        scale = (low + high) / 2
+        low, high = (scale, high) if (scale * powers).clamp(max=HIGHEST).mean() < FIRING else (low, scale)
+    return (low * powers).clamp(max=HIGHEST)
+
+
+class Weights:
+    """Random float32 rows, chunk by chunk, from one seed."""
+
+    def __init__(self, spec: ModelSpec, seed: int) -> None:
+        self.spec, self.generator = spec, torch.Generator().manual_seed(seed)
+
+    def normal(self, n: int, k: int, deviation: float) -> Tensor:
+        return torch.randn(n, k, generator=self.generator) * deviation
+
+    def apart(self, n: int, deviation: float) -> Tensor:
+        """Rows over hidden channels, zero on the group that is set apart."""
+        rows = self.normal(n, self.spec.hidden, deviation)
+        rows[:, :GROUP] = 0.0
+        return rows
+
+    @property
+    def unit(self) -> float:
+        """The deviation of weights that keep a normed state's variance."""
+        return (self.spec.hidden - GROUP) ** -0.5
+
+    @property
+    def deviation(self) -> float:
+        """Of the other channels after the norm, where the residual has deviation 1 there; and so of gate rows' products."""
+        spec = self.spec
+        return 1 / math.sqrt((CONSTANT**2 + spec.hidden - GROUP) / spec.hidden + spec.norm_eps)
+
+    @property
+    def constant(self) -> float:
+        """Channel 0 after the norm."""
+        return CONSTANT * self.deviation
+
+    def gate(self) -> Iterator[Tensor]:
+        rates = firing_rates(self.spec.n_neurons)[torch.randperm(self.spec.n_neurons, generator=self.generator)]
+        biases = (torch.special.ndtri(rates) * self.deviation / self.constant).float()
+        for start, stop in chunks(self.spec.n_neurons, self.spec.hidden):
+            rows = self.apart(stop - start, self.unit)
+            rows[:, 0] = biases[start:stop]
+            yield rows
+
+    def up_and_down(self) -> Iterator[tuple[Tensor, Tensor]]:
+        deviation = GAIN / (FIRING * self.spec.n_neurons) ** 0.5
+        for start, stop in chunks(self.spec.n_neurons, self.spec.hidden):
+            yield self.apart(stop - start, self.unit), self.apart(stop - start, deviation)
+
+    def embedding(self) -> Iterator[Tensor]:
+        for start, stop in chunks(self.spec.vocab, self.spec.hidden):
+            rows = self.apart(stop - start, 1.0)
+            rows[:, 0] = CONSTANT
+            yield rows
+
+    def head(self) -> Iterator[Tensor]:
+        for start, stop in chunks(self.spec.vocab, self.spec.hidden):
+            yield self.apart(stop - start, self.unit)
+
+    def qkv(self) -> Iterator[Tensor]:
+        for start, stop in chunks(self.spec.q_width + 2 * self.spec.kv_width, self.spec.hidden):
+            yield self.apart(stop - start, self.unit)
+
+    def o(self) -> Iterator[Tensor]:
+        for start, stop in chunks(self.spec.hidden, self.spec.q_width):
+            rows = self.normal(stop - start, self.spec.q_width, GAIN * self.spec.q_width**-0.5)
+            rows[: max(0, GROUP - start)] = 0.0
+            yield rows
+
+
+def build(name: str, spec: ModelSpec, folder: Path, seed: int = 0) -> PackedModel:
+    """The packed model in `folder`, written now if it is not there. DoesNotFit when the disk is too small."""
+    if not (folder / MANIFEST_FILE).is_file():
+        formats = Formats.of(FORMAT)
+        sizes = computed_sizes(spec, formats)
+        manifest = Manifest(
+            name=f"synthetic-{name}",
+            source=str(folder),
+            fingerprint=f"synthetic:{seed}",
+            assumed=False,
+            spec=spec,
+            formats=formats,
+            sizes=sizes,
+        )
+        check_disk(folder, layer_bytes(manifest) + sizes.embedding + sizes.spine // spec.n_layers + (1 << 20))
+        weights = Weights(spec, seed)
+        write_layers(weights, manifest, folder)
+        stored = write_spine(weights, formats, folder / SPINE_FILE)
+        with whole_file(folder / MANIFEST_FILE) as part:
+            part.write_text(manifest.model_copy(update={"spine": stored}).model_dump_json(indent=1))
+    return PackedModel.open(folder)
+
+
+def write_layers(weights: Weights, manifest: Manifest, folder: Path) -> None:
+    """Layer 0, and every other layer as another name of it."""
+    regions = bank_regions(manifest.spec, manifest.sizes, 0)
+    first = folder / layer_file(0)
+    with whole_file(first) as part, part.open("wb") as file:
+        write_region(file, regions.gate, (Rows.encode(FORMAT, rows).records() for rows in weights.gate()))
+        write_region(file, regions.up_down, (side_by_side(up, down) for up, down in weights.up_and_down()))
+        pad_to(file, regions.end)
+    for layer in range(1, manifest.spec.n_layers):
+        with whole_file(folder / layer_file(layer)) as part:
+            link_or_copy(first, part)
+
+
+def side_by_side(up: Tensor, down: Tensor) -> Tensor:
+    return torch.cat((Rows.encode(FORMAT, up).records(), Rows.encode(FORMAT, down).records()), dim=1)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(source, target)
+
+
+def write_spine(weights: Weights, formats: Formats, path: Path) -> dict[str, StoredTensor]:
+    """Embedding, head, last norm, and one layer that all layers point at."""
+    spec = weights.spec
+    apart = torch.ones(1, spec.hidden)
+    apart[:, :GROUP] = 0.0
+    plan: list[tuple[str, FormatName, Iterator[Tensor]]] = [
+        ("embed", formats.embedding, weights.embedding()),
+        ("head", formats.embedding, weights.head()),
+        ("norm", "float32", iter([torch.ones(1, spec.hidden)])),
+        ("attention_norm", "float32", iter([apart])),
+        ("qkv", formats.spine, weights.qkv()),
+        ("o", formats.spine, weights.o()),
+        ("ffn_norm", "float32", iter([torch.ones(1, spec.hidden)])),
+    ]
+    stored: dict[str, StoredTensor] = {}
+    with whole_file(path) as part, part.open("wb") as file:
+        for name, format_name, pieces in plan:
+            pad_to(file, aligned(file.tell()))
+            offset, rows, width = file.tell(), 0, 0
+            for piece in pieces:
+                file.write(Rows.encode(format_name, piece).records().numpy().data)
+                rows, width = rows + piece.shape[0], piece.shape[1]
+            tensor = StoredTensor(format=format_name, rows=rows, width=width, offset=offset)
+            whole = name in ("embed", "head", "norm")
+            stored |= {name: tensor} if whole else {f"layers.{layer}.{name}": tensor for layer in range(spec.n_layers)}
+    return stored

@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Sequence
 
+from models.arguments import Parser
 from models.bits import FORMAT_NAMES
 from models.command import run
 from models.library import DEFAULT_FORMAT, entries, remove, shelf
@@ -13,12 +14,16 @@ from models.units import format_bytes
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    return run(lambda: execute(argv))
+
+
+def execute(argv: Sequence[str] | None) -> int:
     args = build_parser().parse_args(argv)
-    return run(lambda: COMMANDS[args.command](args))
+    return COMMANDS[args.command](args)
 
 
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="models", description="The models on this machine: what was packed, and packing more.")
+def build_parser() -> Parser:
+    parser = Parser(prog="models", description="The models on this machine: what was packed, and packing more.")
     commands = parser.add_subparsers(dest="command", required=True)
     pack = commands.add_parser("pack", help="turn a checkpoint into neuron-major storage (other commands do it by themselves)")
     pack.add_argument("model", nargs="?", default=BUNDLED_NAME, metavar="MODEL", help="a folder with config.json and safetensors files")

@@ -1,19 +1,17 @@
 """The command `placement`: solve, show. Needs no GPU, no torch and no weights."""
 
 import argparse
-import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
+from models.arguments import Parser, count, joined, size
 from models.bits import FORMAT_NAMES
 from models.command import run
 from models.errors import BadValue, ThermoclineError
 from models.library import known_manifest
 from models.manifest import Manifest
 from models.paths import BUNDLED_NAME
-from models.units import parse_bytes
 from placement.artefact import Placement, default_path, load_placement, save_placement
 from placement.budget import DEFAULT_CONTEXT, DEFAULT_SLOTS
 from placement.machine import Wish, machine
@@ -22,15 +20,6 @@ from placement.plan import solve
 from placement.report import report
 from profiles.firing import FiringProfile, load_profile
 from profiles.shelf import profile_of
-
-NEGATIVE = re.compile(r"-\.?\d")
-
-
-class Parser(argparse.ArgumentParser):
-    """Complains in one line, like every other mistake."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ThermoclineError(f"{message}; see `{self.prog} --help`")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -43,17 +32,6 @@ def execute(argv: Sequence[str]) -> int:
         return COMMANDS[args.command](args)
     except OSError as error:
         raise ThermoclineError(f"{error.filename or 'placement'}: {error.strerror or error}") from None
-
-
-def joined(argv: Sequence[str]) -> list[str]:
-    """'--vram', '-1GB' -> '--vram=-1GB', which argparse would otherwise take for an option of its own."""
-    words: list[str] = []
-    for word in argv:
-        if words and words[-1].startswith("--") and "=" not in words[-1] and NEGATIVE.match(word):
-            words[-1] += f"={word}"
-        else:
-            words.append(word)
-    return words
 
 
 def build_parser() -> Parser:
@@ -80,32 +58,6 @@ def build_parser() -> Parser:
     for command in (ask, show):
         command.add_argument("--picture", type=png, metavar="FILE.png", help="draw layers × share")
     return parser
-
-
-def size(name: str) -> Callable[[str], int]:
-    """A parser of sizes that complains as `name`: a unit is required, and more than nothing."""
-
-    def parse(text: str) -> int:
-        try:
-            count = parse_bytes(text)
-        except (ValueError, OverflowError) as error:
-            raise BadValue(name, text, str(error)) from None
-        if count == 0:
-            raise BadValue(name, text, "is nothing; leave the option out to use what there is")
-        return count
-
-    return parse
-
-
-def count(name: str) -> Callable[[str], int]:
-    """A parser of whole numbers from 1 that complains as `name`."""
-
-    def parse(text: str) -> int:
-        if not re.fullmatch(r"0*[1-9]\d{0,9}", text, re.ASCII):
-            raise BadValue(name, text, "is not a whole number from 1")
-        return int(text)
-
-    return parse
 
 
 def png(text: str) -> Path:

@@ -2,18 +2,17 @@
 
 import argparse
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
+from models.arguments import Parser, count, joined
 from models.bits import FORMAT_NAMES
-from models.checkpoint.safetensors import open_safetensors
 from models.command import run
 from models.errors import BadArtefact, BadValue
-from models.layout import MANIFEST_FILE
-from models.library import find, is_packed
-from models.manifest import load_manifest
+from models.library import known_manifest
 from models.pack import packed
 from models.packed import PackedModel
 from models.paths import BUNDLED_NAME
@@ -25,21 +24,27 @@ from profiles.picture import draw
 from profiles.probe import described, measure_hardware
 from profiles.record import record
 from profiles.report import table
-from profiles.shelf import hardware_path, locate, picture_path, profile_path
+from profiles.shelf import hardware_path, picture_path, profile_of, profile_path
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    args = build_parser().parse_args(argv)
-    return run(lambda: COMMANDS[args.command](args))
+    return run(lambda: execute(sys.argv[1:] if argv is None else argv))
 
 
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="profiles", description="What is known of a model's neurons, and of this machine.")
+def execute(argv: Sequence[str]) -> int:
+    args = build_parser().parse_args(joined(argv))
+    return COMMANDS[args.command](args)
+
+
+def build_parser() -> Parser:
+    parser = Parser(prog="profiles", description="What is known of a model's neurons, and of this machine.")
     commands = parser.add_subparsers(dest="command", required=True)
     recording = commands.add_parser("record", help="run a text through a model and count how often each neuron fires")
     add_model(recording, "a model folder (default: the bundled model)")
     recording.add_argument("--corpus", nargs="+", type=Path, metavar="FILE", help="UTF-8 text (default: Python's standard library)")
-    recording.add_argument("--tokens", type=int, default=DEFAULT_TOKENS, metavar="N", help="stop after so many (default: %(default)s)")
+    recording.add_argument(
+        "--tokens", type=count("--tokens"), default=DEFAULT_TOKENS, metavar="N", help="stop after so many (default: %(default)s)"
+    )
     recording.add_argument("--format", choices=FORMAT_NAMES, help="pack the model so, where it is not packed yet")
     recording.add_argument("-o", "--output", type=Path, metavar="FILE", help="where to write (default: where all commands look)")
     showing = commands.add_parser("show", help="print a profile layer by layer, and draw it")
@@ -91,16 +96,11 @@ def find_named(model: str) -> FiringProfile:
     """A profile by its file, or by the model it was recorded from."""
     if Path(model).is_file():
         return load_profile(Path(model))
-    folder = find(model)
-    if is_packed(folder):
-        manifest = load_manifest(folder / MANIFEST_FILE)
-        fingerprint, source = manifest.fingerprint, Path(manifest.source)
-    else:
-        fingerprint, source = open_safetensors(folder).fingerprint, folder
-    path = locate(fingerprint, source)
-    if path is None:
-        raise BadArtefact(profile_path(fingerprint), "no such file", f"record it with `profiles record {model}`")
-    return load_profile(path, fingerprint)
+    manifest = known_manifest(model)
+    profile = profile_of(manifest)
+    if profile is None:
+        raise BadArtefact(profile_path(manifest.fingerprint), "no such file", f"record it with `profiles record {model}`")
+    return profile
 
 
 def hardware_command(args: argparse.Namespace) -> int:

@@ -11,12 +11,12 @@ import models.cli
 import placement.cli
 import profiles.cli
 from cpu_ops.topology import set_threads
+from models.arguments import Parser, count, joined, size
 from models.bits import FORMAT_NAMES
 from models.command import run
 from models.errors import ThermoclineError
 from models.paths import BUNDLED_NAME
 from placement.budget import DEFAULT_CONTEXT, DEFAULT_SLOTS, PROMPT_CHUNK
-from placement.cli import Parser, count, joined, size
 from placement.report import report
 from server.api.serve import serve
 from server.bridge import Bridge

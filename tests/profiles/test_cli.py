@@ -90,7 +90,7 @@ def test_ctrl_c_says_how_to_go_on_and_going_on_ends_the_same(
     [
         (["record", "{model}", "--corpus", "{tmp}/none.txt"], "none.txt' cannot be read"),
         (["record", "{model}", "--corpus", "{tmp}"], "is a folder"),
-        (["record", "{model}", "--tokens", "0"], "--tokens: 0"),
+        (["record", "{model}", "--tokens", "0"], "--tokens: '0'"),
         (["record", "{model}", "-o", "{tmp}"], "--output: .* is a folder"),
         (["record", "{model}", "-o", "{tmp}/text.txt/p"], "--output: .* cannot be written"),
         (["record", "{tmp}/nowhere"], "nowhere"),

@@ -3,7 +3,8 @@
 import asyncio
 import json
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import replace
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -23,9 +24,14 @@ def app(tokenizer: Tokenizer) -> Iterator[Envelope]:
         yield build_app(service, body_limit_bytes=20_000)
 
 
+def client_of(app: Envelope) -> httpx.AsyncClient:
+    """Without certificates, which take longer to read than a test to run."""
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test", verify=False)
+
+
 def ask(app: Envelope, method: str, path: str, **sent: Any) -> httpx.Response:
     async def once() -> httpx.Response:
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+        async with client_of(app) as client:
             return await client.request(method, path, **sent)
 
     return asyncio.run(once())
@@ -206,7 +212,7 @@ def test_a_full_queue_is_a_503_that_says_when_to_come_back(tokenizer: Tokenizer)
     body = {"prompt": "x", "max_tokens": 2}
 
     async def story(app: Envelope) -> list[httpx.Response]:
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+        async with client_of(app) as client:
             taken = [asyncio.create_task(client.post(PATH, json=body)) for _ in range(3)]
             await asyncio.to_thread(model.entered.acquire)
             while (await client.get("/health")).json()["unfinished"] < 3:
@@ -246,3 +252,21 @@ def test_our_own_document_describes_the_request(app: Envelope) -> None:
     fields = document["components"]["schemas"]["CompletionRequest"]["properties"]
     assert {"prompt", "stop_token_ids", "repetition_penalty", "stream_options"} <= fields.keys()
     assert json.dumps(document)
+
+
+class BrokenTokenizer:
+    def encode(self, text: str) -> list[int]:
+        raise RuntimeError("nobody foresaw this")
+
+
+def test_our_own_mistake_is_a_500_that_says_nothing_of_the_inside(tokenizer: Tokenizer) -> None:
+    async def story(app: Envelope) -> httpx.Response:
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test", verify=False) as client:
+            return await client.post(PATH, json={"prompt": "x"})
+
+    with running_service(tokenizer, MemoryModel()) as service:
+        answer = asyncio.run(story(build_app(replace(service, tokenizer=cast(Tokenizer, BrokenTokenizer())))))
+    assert answer.status_code == 500
+    assert checked(answer)["code"] == "internal_error"
+    assert "foresaw" not in answer.text

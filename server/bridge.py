@@ -4,7 +4,6 @@ Everything crosses by two queues: commands into the thread, events back to each 
 """
 
 import asyncio
-import logging
 import queue
 import threading
 from collections.abc import AsyncIterator, Callable
@@ -15,7 +14,6 @@ from functools import partial
 from server.engine import Engine
 from server.sequence import Delta, Event, Failed, Sequence
 
-log = logging.getLogger("server.bridge")
 Command = Callable[[Engine], None]
 
 

@@ -40,10 +40,6 @@ class Scheduler:
     def idle(self) -> bool:
         return not self._running and not self._waiting
 
-    @property
-    def running(self) -> tuple[Sequence, ...]:
-        return tuple(self._running)
-
     def add(self, sequence: Sequence) -> None:
         self._waiting.setdefault(sequence.group, deque()).append(sequence)
 

@@ -3,7 +3,6 @@
 A mistake of the client is never a 5xx, because clients send those again.
 """
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +16,6 @@ from server.bridge import Closed, QueueFull
 from server.engine import StepFailed
 
 RETRY_SECONDS = 2
-log = logging.getLogger("server.api")
 
 
 class BadRequest(Exception):

@@ -33,13 +33,13 @@ def test_a_slot_belongs_to_one_sequence_at_a_time(tokenizer: Tokenizer) -> None:
     for sequence in sequences:
         scheduler.add(sequence)
     assert len(scheduler.admit()) == 3
-    assert sorted(str(sequence.slot) for sequence in scheduler.running) == ["0", "1", "2"]
+    assert [sequence.slot for sequence in sequences] == [0, 1, 2, None, None]
     freed = sequences[1].slot
     scheduler.remove(sequences[1])
     assert scheduler.admit() == [sequences[3]]
     assert sequences[3].slot == freed
     scheduler.remove(sequences[4])
-    for sequence in scheduler.running:
+    for sequence in (sequences[0], sequences[2], sequences[3]):
         scheduler.remove(sequence)
     assert scheduler.idle
 

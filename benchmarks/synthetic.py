@@ -32,8 +32,9 @@ FORMAT: FormatName = "int4"
 FIRING = 0.1  # mean share of neurons that fire at a token
 EXPONENT = 0.7  # of the power law: rate ∝ rank^-EXPONENT, up to HIGHEST
 HIGHEST = 0.98
-CONSTANT = 4.0  # channel 0 of the residual
-GAIN = 0.05  # what a layer adds, against a residual of standard deviation 1
+RESIDUAL = 16.0  # standard deviation of the other channels
+CONSTANT = 64.0  # channel 0 of the residual
+GAIN = 0.08  # what a layer adds: little, for a layer that is repeated adds much the same every time
 
 
 def firing_rates(n: int) -> Tensor:
@@ -64,18 +65,18 @@ class Weights:
     @property
     def unit(self) -> float:
         """The deviation of weights that keep a normed state's variance."""
-        return (self.spec.hidden - GROUP) ** -0.5
+        return 1 / math.sqrt(self.spec.hidden - GROUP)
 
     @property
     def deviation(self) -> float:
-        """Of the other channels after the norm, where the residual has deviation 1 there; and so of gate rows' products."""
-        spec = self.spec
-        return 1 / math.sqrt((CONSTANT**2 + spec.hidden - GROUP) / spec.hidden + spec.norm_eps)
+        """Of the other channels after the norm, and so of gate rows' products."""
+        hidden = self.spec.hidden
+        return RESIDUAL / math.sqrt((CONSTANT**2 + (hidden - GROUP) * RESIDUAL**2) / hidden)
 
     @property
     def constant(self) -> float:
         """Channel 0 after the norm."""
-        return CONSTANT * self.deviation
+        return CONSTANT / RESIDUAL * self.deviation
 
     def gate(self) -> Iterator[Tensor]:
         rates = firing_rates(self.spec.n_neurons)[torch.randperm(self.spec.n_neurons, generator=self.generator)]
@@ -92,7 +93,7 @@ class Weights:
 
     def embedding(self) -> Iterator[Tensor]:
         for start, stop in chunks(self.spec.vocab, self.spec.hidden):
-            rows = self.apart(stop - start, 1.0)
+            rows = self.apart(stop - start, RESIDUAL)
             rows[:, 0] = CONSTANT
             yield rows
 

@@ -141,7 +141,7 @@ def widths(name: FormatName) -> Sequence[int]:
 
 @each_side
 @each_format
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(data=st.data())
 def test_any_shape(ops: Ops, name: FormatName, data: st.DataObject) -> None:
     hidden, neurons = data.draw(st.sampled_from(widths(name))), data.draw(st.integers(1, 200))

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from cpu_ops.kernels.byte_dot import byte_dot
 from cpu_ops.kernels.ir import (
+    CACHE_LINE,
     F32,
     I8,
     I16,
@@ -21,6 +22,7 @@ from cpu_ops.kernels.ir import (
     multiply_add,
     offset,
     pick,
+    prefetch,
     repeat,
     splat,
     store,
@@ -32,6 +34,7 @@ from cpu_ops.kernels.row_code import Row, RowCode
 from models.bits import GROUP
 
 HALF = GROUP // 2
+AHEAD_BYTES = 1024  # asked for ahead of a row read in order: a third faster; `up` of a gathered neuron reaches into its `down`
 TOGETHER = 8  # groups whose scales are decoded as one vector
 
 
@@ -46,6 +49,9 @@ class GroupRowCode(RowCode):
         sums = [variable(builder, constant(vector(F32, 8), 0.0)) for _ in range(2)]
 
         def together(first: Value, count: int) -> None:
+            ahead = builder.add(offset(builder, row.weights, first, self.group_bytes), constant(I64, AHEAD_BYTES))
+            for line in range(count * self.group_bytes // CACHE_LINE):
+                prefetch(builder, builder.add(ahead, constant(I64, line * CACHE_LINE)))
             scales = self._scales(builder, row, first, count)
             scales = builder.fmul(scales, load(builder, offset(builder, x.scales, first, 4), vector(F32, count)))
             for lane in range(count):

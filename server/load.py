@@ -14,6 +14,7 @@ import cpu_ops
 import gpu_ops
 from cpu_ops.topology import set_threads
 from gpu_ops.transfer import Staging
+from models.arena import arena_for
 from models.errors import BadArtefact, BadCheckpoint
 from models.kv_cache import KvCache
 from models.manifest import Manifest
@@ -155,10 +156,10 @@ def load_model(model: PackedModel, profile: FiringProfile, plan: Placement, stag
 def load_banks(model: PackedModel, profile: FiringProfile, plan: Placement, device: torch.device) -> list[list[SplitBank]]:
     """[L][E]: each bank in the profile's order, its first `plan.hot` neurons on `device`."""
     order, experts = torch.from_numpy(profile.order), model.manifest.spec.n_experts
-    layers = []
+    layers, arena = [], arena_for(model.manifest, plan.hot)
     for layer in tqdm(range(model.manifest.spec.n_layers), desc="loading", unit=" layers"):
         banks = slice(layer * experts, (layer + 1) * experts)
-        pairs = model.load_banks(layer, order[banks], plan.hot[banks], device)
+        pairs = model.load_banks(layer, order[banks], plan.hot[banks], device, arena.take)
         layers.append([SplitBank(hot, cold) for hot, cold in pairs])
     return layers
 

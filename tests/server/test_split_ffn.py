@@ -93,7 +93,7 @@ def same_text(one: tuple[list[int], list[Tensor]], other: tuple[list[int], list[
     for mine, theirs, logits in zip(one[0], other[0], one[1], strict=False):
         if mine != theirs:
             best, second = logits.topk(2).values.tolist()
-            return best - second < MARGIN * float(logits.abs().max())
+            return bool(best - second < MARGIN * float(logits.abs().max()))
     return True
 
 

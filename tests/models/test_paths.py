@@ -16,20 +16,25 @@ def test_a_file_gets_its_name_when_it_is_complete(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["plan.json"]
 
 
+def begin(target: Path, error: Exception) -> None:
+    """Writes half of a file, and fails."""
+    with whole_file(target) as part:
+        part.write_text("half of the n")
+        raise error
+
+
 def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     target = tmp_path / "plan.json"
     target.write_text("old")
-    with pytest.raises(RuntimeError), whole_file(target) as part:
-        part.write_text("half of the n")
-        raise RuntimeError
+    with pytest.raises(RuntimeError):
+        begin(target, RuntimeError())
     assert target.read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["plan.json"]
 
 
 def test_a_disk_that_fills_up_is_one_clear_line(tmp_path: Path) -> None:
-    with pytest.raises(DoesNotFit, match="filled up"), whole_file(tmp_path / "plan.json") as part:
-        part.write_text("half")
-        raise OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(DoesNotFit, match="filled up"):
+        begin(tmp_path / "plan.json", OSError(errno.ENOSPC, "No space left on device"))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -38,3 +38,8 @@ def format_seconds(seconds: float) -> str:
         if seconds >= scale:
             return f"{seconds / scale:.3g} {unit}"
     return f"{seconds / 1e-9:.3g} ns"
+
+
+def format_rate(per_second: float) -> str:
+    """2034.5 -> '2,034', 16.72 -> '16.7', 0.3456 -> '0.346'."""
+    return f"{per_second:,.0f}" if per_second >= 100 else f"{per_second:.3g}"

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from models.paths import whole_file
+from models.units import format_rate
 from placement.artefact import Placement
 
 
@@ -21,7 +22,7 @@ def draw(plan: Placement, path: Path) -> None:
     axes.bar(layers - 0.2, neurons, width=0.4, color="#c0392b", label="of its neurons")
     axes.bar(layers + 0.2, 100.0 * np.array(plan.served), width=0.4, color="#e8a87c", label="of its firings")
     axes.set(xlabel="layer", ylabel="share on the GPU, %", ylim=(0, 105), xlim=(-0.6, plan.n_layers - 0.4))
-    axes.set_title(f"{plan.model}, {plan.question.format}: {plan.expected.tokens_per_second:.3g} tokens/s expected")
+    axes.set_title(f"{plan.model}, {plan.question.format}: {format_rate(plan.expected.tokens_per_second)} tokens/s expected")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.legend(loc="outside lower center", ncols=2)
     with whole_file(path) as part:

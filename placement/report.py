@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from models.units import format_bytes, format_seconds
+from models.units import format_bytes, format_rate, format_seconds
 from placement.artefact import Placement
 from placement.budget import Budget
 
@@ -50,7 +50,7 @@ def layers(plan: Placement) -> Iterator[str]:
 
 def expectations(plan: Placement) -> Iterator[str]:
     time = plan.expected
-    yield f"expected: {time.tokens_per_second:.3g} tokens/s for one sequence, bounded by {time.bound}"
+    yield f"expected: {format_rate(time.tokens_per_second)} tokens/s for one sequence, bounded by {time.bound}"
     parts = (("GPU", time.gpu_seconds), ("CPU", time.cpu_seconds), ("transfers", time.transfer_seconds))
     told = ", ".join(f"{name} {format_seconds(seconds)}" for name, seconds in parts if seconds)
     yield f"  {format_seconds(time.seconds)} a token: {told}"

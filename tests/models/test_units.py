@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.units import format_bytes, format_seconds, parse_bytes
+from models.units import format_bytes, format_rate, format_seconds, parse_bytes
 
 
 @pytest.mark.parametrize(
@@ -30,3 +30,7 @@ def test_a_printed_size_reads_back_to_three_digits(count: int) -> None:
 
 def test_seconds_choose_their_unit() -> None:
     assert [format_seconds(s) for s in (2.5, 0.0125, 0.0000123, 5e-9)] == ["2.5 s", "12.5 ms", "12.3 µs", "5 ns"]
+
+
+def test_rates_keep_three_digits_and_no_exponent() -> None:
+    assert [format_rate(rate) for rate in (2034.5, 16.72, 0.3456)] == ["2,034", "16.7", "0.346"]

@@ -4,9 +4,11 @@ For each expert: gate records [N], then up and down records of a neuron side by 
 float32 biases. Every region begins at a multiple of 64 bytes, so that what is read whole can be used where it lands.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from models.manifest import Manifest, Sizes
+from models.bits import FormatName
+from models.manifest import Formats, Manifest, Sizes
 from models.spec import ModelSpec
 
 ALIGNMENT = 64
@@ -70,3 +72,38 @@ def layer_file(layer: int) -> str:
 
 SPINE_FILE = "spine.bin"
 MANIFEST_FILE = "manifest.json"
+
+
+@dataclass(frozen=True, slots=True)
+class SpineShape:
+    """How a spine tensor is stored: `rows` of `width` weights. A vector is one float32 row."""
+
+    format: FormatName
+    rows: int
+    width: int
+
+
+def spine_tensors(spec: ModelSpec, formats: Formats) -> Iterator[tuple[str, SpineShape]]:
+    """Every tensor of the spine's file, in its order."""
+    embedding = SpineShape(formats.embedding, spec.vocab, spec.hidden)
+    yield "embed", embedding
+    if not spec.tied_head:
+        yield "head", embedding
+    yield "norm", SpineShape("float32", 1, spec.hidden)
+    for layer in range(spec.n_layers):
+        for name, shape in _layer_tensors(spec, formats.spine):
+            yield f"layers.{layer}.{name}", shape
+
+
+def _layer_tensors(spec: ModelSpec, name: FormatName) -> Iterator[tuple[str, SpineShape]]:
+    vector, attended = SpineShape("float32", 1, spec.hidden), spec.q_width + 2 * spec.kv_width
+    yield "attention_norm", vector
+    yield "qkv", SpineShape(name, attended, spec.hidden)
+    yield "o", SpineShape(name, spec.hidden, spec.q_width)
+    yield "ffn_norm", vector
+    if spec.o_bias:
+        yield "o_bias", vector
+    if spec.ffn_bias:
+        yield "down_bias", vector
+    if spec.qkv_bias:
+        yield "qkv_bias", SpineShape("float32", 1, attended)

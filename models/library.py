@@ -1,5 +1,6 @@
 """The models a person has: the bundled one, folders they name, and what was packed from them. Torch-free."""
 
+import fcntl
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,11 +9,12 @@ from pathlib import Path
 from models.architectures import manifest_from_config, manifest_from_folder
 from models.bits import FormatName
 from models.checkpoint.headers import has_weights
-from models.errors import BadArtefact, BadCheckpoint, BadValue
+from models.errors import BadArtefact, BadCheckpoint, BadValue, Unavailable
 from models.layout import MANIFEST_FILE
 from models.manifest import Manifest, load_manifest
 from models.paths import BUNDLED_MODEL, BUNDLED_NAME, home
 
+LOCK_FILE = ".lock"  # held by whoever writes the folder it lies in
 DEFAULT_FORMAT: FormatName = "bf16"  # as near to the checkpoint as a fast format gets; smaller ones are asked for
 
 
@@ -46,14 +48,27 @@ def find(model: str) -> Path:
     """'bundled', a folder, a file in it, or the name of a packed model -> the folder; BadCheckpoint when there is none."""
     if model == BUNDLED_NAME:
         return BUNDLED_MODEL
-    path = Path(model).expanduser()
-    if path.is_file():
-        return path.parent.resolve()
-    if path.is_dir():
-        return path.resolve()
-    if model and "/" not in model and (shelf() / model).is_dir():
-        return shelf() / model
+    path = Path(model)
+    try:
+        path = path.expanduser()
+        if path.is_file():
+            return _speakable(path.parent.resolve())
+        if path.is_dir():
+            return _speakable(path.resolve())
+        if model and "/" not in model and (shelf() / model).is_dir():
+            return shelf() / model
+    except (OSError, RuntimeError) as error:  # a name too long, a home nobody has
+        raise BadCheckpoint(path, f"cannot be looked up: {error}") from None
     raise BadCheckpoint(path, "is neither a model directory nor the name of a packed model (`models list` shows those)")
+
+
+def _speakable(folder: Path) -> Path:
+    """Our files are UTF-8, and name the folder; BadCheckpoint when its name is not."""
+    try:
+        str(folder).encode()
+    except UnicodeEncodeError:
+        raise BadCheckpoint(folder, "its path is not UTF-8; rename it") from None
+    return folder
 
 
 def is_packed(folder: Path) -> bool:
@@ -80,10 +95,18 @@ def check_asked_format(manifest: Manifest, name: FormatName | None) -> None:
 
 
 def remove(name: str) -> Entry:
-    """Deletes one packed model, by the name `models list` shows; BadValue when there is none."""
+    """Deletes one packed model, by the name `models list` shows; BadValue when there is none, Unavailable while it is packed."""
     for entry in entries():
         if entry.folder.name == name:
-            found = Entry(entry.folder, entry.manifest)
-            shutil.rmtree(entry.folder)
-            return found
+            _delete(entry.folder)
+            return entry
     raise BadValue("NAME", name, "is not a packed model; `models list` shows them")
+
+
+def _delete(folder: Path) -> None:
+    with (folder / LOCK_FILE).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Unavailable(folder.name, "is being packed by another process; stop that one first") from None
+        shutil.rmtree(folder)

@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from models.bits import BITS, FormatName, embedding_format
 from models.errors import BadArtefact
@@ -52,9 +52,9 @@ class StoredTensor(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     format: FormatName
-    rows: int
-    width: int
-    offset: int
+    rows: int = Field(gt=0)
+    width: int = Field(gt=0)
+    offset: int = Field(ge=0)
 
 
 class Manifest(BaseModel):

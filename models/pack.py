@@ -20,8 +20,8 @@ from models.bits import BITS, FormatName
 from models.checkpoint.base import Checkpoint
 from models.checkpoint.safetensors import open_safetensors
 from models.errors import BadArtefact
-from models.layout import ALIGNMENT, MANIFEST_FILE, SPINE_FILE, Region, aligned, bank_regions, layer_bytes, layer_file
-from models.library import DEFAULT_FORMAT, check_asked_format, find, is_packed, shelf
+from models.layout import ALIGNMENT, MANIFEST_FILE, SPINE_FILE, Region, aligned, bank_regions, layer_bytes, layer_file, spine_tensors
+from models.library import DEFAULT_FORMAT, LOCK_FILE, check_asked_format, find, is_packed, shelf
 from models.manifest import REMEDY, VERSION, Formats, Manifest, Sizes, StoredTensor, computed_sizes
 from models.packed import PackedModel
 from models.paths import check_disk, whole_file
@@ -30,6 +30,7 @@ from models.rows import Rows
 CHUNK_WEIGHTS = 1 << 18  # weights encoded at a time: int4 needs some 40 bytes of scratch for each
 CARRIED = ("tokenizer.json", "tokenizer_config.json", "config.json", "generation_config.json")
 LAYOUT_FILE = "layout-version"
+MOST_NAME = 50  # characters of a source folder that a packed one is named after: a file name has 255 bytes
 
 
 def packed(model: str, name: FormatName | None = None, *, quiet: bool = False) -> PackedModel:
@@ -47,7 +48,8 @@ def packed(model: str, name: FormatName | None = None, *, quiet: bool = False) -
 
 
 def packed_name(name: str, fingerprint: str, format_name: FormatName) -> str:
-    return f"{name}-{fingerprint[:12]}-{format_name}"
+    kept = "".join(letter if letter.isprintable() else "-" for letter in name[:MOST_NAME])
+    return f"{kept}-{fingerprint[:12]}-{format_name}"
 
 
 def pack(checkpoint: Checkpoint, target: Path, name: FormatName, *, quiet: bool = False) -> None:
@@ -57,6 +59,8 @@ def pack(checkpoint: Checkpoint, target: Path, name: FormatName, *, quiet: bool 
     draft = _manifest(checkpoint, name, sizes, {})
     target.mkdir(parents=True, exist_ok=True)
     with only_packer(target):
+        if is_packed(target):
+            return  # by whoever held the lock before us
         clear_leftovers(target)
         missing = [layer for layer in range(draft.spec.n_layers) if not (target / layer_file(layer)).is_file()]
         check_disk(target, draft.spine_bytes + len(missing) * layer_bytes(draft) + (1 << 20))
@@ -91,7 +95,7 @@ def _manifest(checkpoint: Checkpoint, name: FormatName, sizes: Sizes, spine: dic
 @contextmanager
 def only_packer(target: Path) -> Iterator[None]:
     """Holds a lock on the folder, so that a second process waits and then finds the work done."""
-    with (target / ".lock").open("w") as lock:
+    with (target / LOCK_FILE).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
@@ -171,50 +175,24 @@ def write_spine(checkpoint: Checkpoint, formats: Formats, path: Path) -> dict[st
     """`spine.bin`, and where each tensor lies in it."""
     stored: dict[str, StoredTensor] = {}
     with whole_file(path) as part, part.open("wb") as file:
-        for name, sources, format_name in spine_plan(checkpoint, formats):
+        for name, shape in spine_tensors(checkpoint.spec, formats):
             pad_to(file, aligned(file.tell()))
-            offset, rows = file.tell(), 0
-            for records in spine_records(checkpoint, sources, format_name):
+            stored[name] = StoredTensor(format=shape.format, rows=shape.rows, width=shape.width, offset=file.tell())
+            for records in spine_records(checkpoint, sources_of(name), shape.format):
                 file.write(records.numpy().data)
-                rows += len(records)
-            width = spine_width(checkpoint, sources)
-            stored[name] = StoredTensor(format=format_name, rows=rows, width=width, offset=offset)
     return stored
 
 
-def spine_plan(checkpoint: Checkpoint, formats: Formats) -> Iterator[tuple[str, tuple[str, ...], FormatName]]:
-    """What is stored, from which tensors (one below the other), in which format. Vectors are one float32 row."""
-    spec = checkpoint.spec
-    yield "embed", ("embed",), formats.embedding
-    if not spec.tied_head:
-        yield "head", ("head",), formats.embedding
-    yield "norm", ("norm",), "float32"
-    for layer in range(spec.n_layers):
-        at = f"layers.{layer}"
-        yield f"{at}.attention_norm", (f"{at}.attention_norm",), "float32"
-        yield f"{at}.qkv", (f"{at}.q", f"{at}.k", f"{at}.v"), formats.spine
-        yield f"{at}.o", (f"{at}.o",), formats.spine
-        yield f"{at}.ffn_norm", (f"{at}.ffn_norm",), "float32"
-        for name, present in (("o_bias", spec.o_bias), ("down_bias", spec.ffn_bias)):
-            if present:
-                yield f"{at}.{name}", (f"{at}.{name}",), "float32"
-        if spec.qkv_bias:
-            yield f"{at}.qkv_bias", (f"{at}.q_bias", f"{at}.k_bias", f"{at}.v_bias"), "float32"
-
-
-def spine_shapes(checkpoint: Checkpoint, sources: tuple[str, ...]) -> list[tuple[int, ...]]:
-    return [checkpoint.source.shape(checkpoint.foreign(source)) for source in sources]
-
-
-def spine_width(checkpoint: Checkpoint, sources: tuple[str, ...]) -> int:
-    """Weights in a stored row: matrices keep theirs, vectors are joined into one row."""
-    shapes = spine_shapes(checkpoint, sources)
-    return shapes[0][1] if len(shapes[0]) == 2 else sum(shape[0] for shape in shapes)
+def sources_of(name: str) -> tuple[str, ...]:
+    """The checkpoint's tensors that a stored one is made of, one below the other."""
+    layer, _, part = name.rpartition(".")
+    joined = {"qkv": ("q", "k", "v"), "qkv_bias": ("q_bias", "k_bias", "v_bias")}
+    return tuple(f"{layer}.{source}" for source in joined[part]) if part in joined else (name,)
 
 
 def spine_records(checkpoint: Checkpoint, sources: tuple[str, ...], name: FormatName) -> Iterator[Tensor]:
     """uint8 records [m, row_bytes], chunk by chunk."""
-    shapes = spine_shapes(checkpoint, sources)
+    shapes = [checkpoint.source.shape(checkpoint.foreign(source)) for source in sources]
     if len(shapes[0]) == 1:
         joined = torch.cat([checkpoint.read(source) for source in sources])
         yield Rows.encode(name, joined.unsqueeze(0)).records()

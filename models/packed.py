@@ -13,8 +13,8 @@ from torch import Tensor
 from models.bank import NeuronBank
 from models.bits import BITS, FormatName
 from models.errors import BadArtefact
-from models.layout import MANIFEST_FILE, SPINE_FILE, BankRegions, Region, bank_regions, layer_bytes, layer_file
-from models.manifest import REMEDY, Manifest, StoredTensor, load_manifest
+from models.layout import MANIFEST_FILE, SPINE_FILE, BankRegions, Region, bank_regions, layer_bytes, layer_file, spine_tensors
+from models.manifest import REMEDY, Manifest, StoredTensor, computed_sizes, load_manifest
 from models.rows import Rows
 from models.spine import LayerSpine, Spine
 
@@ -35,6 +35,7 @@ class PackedModel:
     def open(cls, folder: Path) -> "PackedModel":
         """Reads the manifest and checks that every file has its size; BadArtefact says which does not."""
         manifest = load_manifest(folder / MANIFEST_FILE)
+        check_agrees(manifest, folder / MANIFEST_FILE)
         spine_end = max((stored.offset + _nbytes(stored) for stored in manifest.spine.values()), default=0)
         wanted = {SPINE_FILE: spine_end} | {layer_file(layer): layer_bytes(manifest) for layer in range(manifest.spec.n_layers)}
         for name, count in wanted.items():
@@ -118,6 +119,16 @@ class PackedModel:
             _assemble(name, k, up_bytes, gate[0], both[0], gate_bias[0], up_bias[0]),
             _assemble(name, k, up_bytes, gate[1], both[1], gate_bias[1], up_bias[1]),
         )
+
+
+def check_agrees(manifest: Manifest, path: Path) -> None:
+    """Raises BadArtefact unless the bytes and tensors a manifest counts are those of the model it describes."""
+    if manifest.sizes != computed_sizes(manifest.spec, manifest.formats):
+        raise BadArtefact(path, "its sizes are not those of its model", REMEDY)
+    for name, shape in spine_tensors(manifest.spec, manifest.formats):
+        stored = manifest.spine.get(name)
+        if stored is None or (stored.format, stored.rows, stored.width) != (shape.format, shape.rows, shape.width):
+            raise BadArtefact(path, f"its tensor {name!r} is not that of its model", REMEDY)
 
 
 def _assemble(name: FormatName, k: int, up_bytes: int, gate: Tensor, both: Tensor, gate_bias: Tensor, up_bias: Tensor) -> NeuronBank:

@@ -74,8 +74,9 @@ class ModelSpec:
     eos: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        assert self.n_heads % self.n_kv_heads == 0, "grouped-query attention needs heads divisible by kv heads"
         assert min(self.n_layers, self.hidden, self.n_neurons, self.vocab, self.context, self.head_dim) > 0
+        assert min(self.n_heads, self.n_kv_heads, self.n_experts, self.experts_per_token) > 0
+        assert self.n_heads % self.n_kv_heads == 0, "grouped-query attention needs heads divisible by kv heads"
 
     @property
     def n_banks(self) -> int:

@@ -19,8 +19,11 @@ class Tokenizer:
     chat_template: str | None
 
     @classmethod
-    def open(cls, folder: Path) -> "Tokenizer":
-        """`tokenizer.json`, with `tokenizer_config.json` beside it if there is one; BadCheckpoint says what is wrong."""
+    def open(cls, folder: Path, vocab: int | None = None) -> "Tokenizer":
+        """`tokenizer.json`, with `tokenizer_config.json` beside it if there is one; BadCheckpoint says what is wrong.
+
+        With `vocab`, the rows of the model's embedding, a tokenizer that gives other ids is refused.
+        """
         path = folder / "tokenizer.json"
         if not path.is_file():
             raise BadCheckpoint(folder, "has no tokenizer.json")
@@ -28,6 +31,9 @@ class Tokenizer:
             core = tokenizers.Tokenizer.from_file(str(path))
         except Exception as error:  # the library raises bare Exception
             raise BadCheckpoint(path, f"cannot be read: {error}") from None
+        largest = max(core.get_vocab(with_added_tokens=True).values(), default=0)
+        if vocab is not None and largest >= vocab:
+            raise BadCheckpoint(path, f"gives token ids up to {largest}, but the model knows only {vocab} tokens")
         core.no_truncation()
         core.no_padding()
         settings = _read_settings(folder / "tokenizer_config.json")

@@ -6,7 +6,7 @@ whoever loads one compares `plan.question` with its own. Knows not how an answer
 
 import json
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -24,7 +24,7 @@ REMEDY = "make it again with `placement solve`"
 class Question(BaseModel):
     """What a plan was asked. `profile` is the fingerprint of the counts, None for the assumed power law."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     fingerprint: str
     format: FormatName
     weights_assumed: bool
@@ -43,7 +43,7 @@ class Question(BaseModel):
 class Expected(BaseModel):
     """Seconds per decoded token of one sequence, each layer counted where it waits. `full_context_seconds` comes on top of them."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     gpu_seconds: float = Field(ge=0)
     cpu_seconds: float = Field(ge=0)
     transfer_seconds: float = Field(ge=0)
@@ -73,7 +73,7 @@ class Expected(BaseModel):
 class Placement(BaseModel):
     """`hot` [L·E]: neurons of each bank on the GPU, the first of its order. `served` [L]: share of a layer's firings they make."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     version: int = VERSION
     model: str
     corpus: str | None  # what the profile was recorded on
@@ -83,14 +83,14 @@ class Placement(BaseModel):
     n_neurons: int = Field(gt=0)
     group: int = Field(gt=0)
     hot: tuple[int, ...]
-    served: tuple[float, ...]
+    served: tuple[Annotated[float, Field(ge=0, le=1)], ...]
     served_in_all: float = Field(ge=0, le=1)
     vram: Budget | None
     ram: Budget
     expected: Expected
     status: Literal["optimal"]
-    gap: float
-    solve_seconds: float
+    gap: float = Field(ge=0)
+    solve_seconds: float = Field(ge=0)
 
     @model_validator(mode="after")
     def _consistent(self) -> "Placement":

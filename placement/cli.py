@@ -8,7 +8,7 @@ from pathlib import Path
 from models.arguments import Parser, count, joined, size
 from models.bits import FORMAT_NAMES
 from models.command import run
-from models.errors import BadValue, ThermoclineError
+from models.errors import BadValue
 from models.library import known_manifest
 from models.manifest import Manifest
 from models.paths import BUNDLED_NAME
@@ -28,10 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def execute(argv: Sequence[str]) -> int:
     args = build_parser().parse_args(joined(argv))
-    try:
-        return COMMANDS[args.command](args)
-    except OSError as error:
-        raise ThermoclineError(f"{error.filename or 'placement'}: {error.strerror or error}") from None
+    return COMMANDS[args.command](args)
 
 
 def build_parser() -> Parser:

@@ -76,7 +76,8 @@ def record_command(args: argparse.Namespace) -> int:
 
 def read_text(model: PackedModel, corpus: Sequence[Path] | None, tokens: int) -> Text:
     """The files of `corpus`, or the standard library when there is none."""
-    encode, context = Tokenizer.open(model.folder).encode, model.manifest.spec.context
+    spec = model.manifest.spec
+    encode, context = Tokenizer.open(model.folder, spec.vocab).encode, spec.context
     if corpus is None:
         return read_standard_library(encode, tokens=tokens, context=context)
     return read_files(corpus, encode, tokens=tokens, context=context)

@@ -94,7 +94,7 @@ def load_profile(path: Path, fingerprint: str | None = None) -> FiringProfile:
         profile = _read(path)
     except FileNotFoundError:
         raise BadArtefact(path, "no such file", REMEDY) from None
-    except (SafetensorError, KeyError, ValueError, TypeError, OSError) as error:
+    except (SafetensorError, KeyError, ValueError, TypeError, OverflowError, RecursionError, OSError) as error:
         raise BadArtefact(path, f"is not a firing profile ({error})", REMEDY) from None
     if fingerprint is not None and profile.fingerprint != fingerprint:
         raise WrongModel(path, profile.fingerprint, fingerprint, REMEDY)

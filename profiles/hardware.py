@@ -16,13 +16,13 @@ REMEDY = "measure again with `profiles hardware`"
 class Gpu(BaseModel):
     """Sizes in bytes, rates in bytes per second, times in seconds."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     name: str
     measured: bool
     vram_bytes: int = Field(gt=0)
-    bandwidth: float = Field(gt=0)
-    to_device: float = Field(gt=0)
-    to_host: float = Field(gt=0)
+    bandwidth: float = Field(ge=1)
+    to_device: float = Field(ge=1)
+    to_host: float = Field(ge=1)
     launch_seconds: float = Field(ge=0)
     sync_seconds: float = Field(ge=0)
 
@@ -30,20 +30,20 @@ class Gpu(BaseModel):
 class Cpu(BaseModel):
     """`streaming` reads rows in order, `gathering` reads scattered rows; both with every core, in bytes per second."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     name: str
     measured: bool
     cores: int = Field(gt=0)
     ram_bytes: int = Field(gt=0)
-    streaming: float = Field(gt=0)
-    gathering: float = Field(gt=0)
+    streaming: float = Field(ge=1)
+    gathering: float = Field(ge=1)
     region_seconds: float = Field(ge=0)
 
 
 class HardwareProfile(BaseModel):
     """`gpu` is None on a machine without one."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     version: int = VERSION
     gpu: Gpu | None
     cpu: Cpu

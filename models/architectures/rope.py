@@ -51,6 +51,8 @@ def _llama3(given: Config, theta: float, dim: int, context: int) -> Rope:
 
 
 def _yarn(given: Config, theta: float, dim: int, context: int) -> Rope:
+    if theta <= 1:
+        raise BadConfig(given.path, "rope_theta", f"{theta!r}: yarn needs a base above 1")
     factor = given.positive("factor")
     computed = _magnitude(factor)
     mscale, mscale_all = given.number("mscale", 0.0), given.number("mscale_all_dim", 0.0)

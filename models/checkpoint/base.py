@@ -39,9 +39,10 @@ class Checkpoint:
     fingerprint: str
 
     def __post_init__(self) -> None:
-        expected = {self.foreign(name): shape for name, shape in tensor_shapes(self.spec)}
-        present = set(self.source.names())
-        for name, shape in expected.items():
+        expected, present = set(), set(self.source.names())
+        for canonical, shape in tensor_shapes(self.spec):  # one by one: a config may claim two thousand million layers
+            name = self.foreign(canonical)
+            expected.add(name)
             if name not in present:
                 raise MissingTensor(self.folder, name)
             if self.source.shape(name) != shape:
@@ -49,7 +50,7 @@ class Checkpoint:
                     self.folder, f"tensor {name!r} has shape {list(self.source.shape(name))}, the config says {list(shape)}"
                 )
         ignored = (*self.family.ignored, *((self.foreign("head"),) if self.spec.tied_head else ()))
-        for name in sorted(present - expected.keys()):
+        for name in sorted(present - expected):
             if not name.endswith(ignored):
                 raise BadCheckpoint(self.folder, f"tensor {name!r} is no part of a {self.spec.family!r} model with this config")
 

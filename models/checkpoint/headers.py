@@ -8,14 +8,17 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from models.errors import BadCheckpoint
 
 MOST_HEADER_BYTES = 100_000_000
+MOST_DIMENSIONS = 8
 SAMPLE_BYTES = 64
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -71,19 +74,38 @@ def read_header(path: Path) -> dict[str, Entry]:
     if length > min(MOST_HEADER_BYTES, file_bytes - 8):
         raise BadCheckpoint(path, f"is truncated or not a safetensors file: its header claims {length} bytes")
     try:
-        header = json.loads(bytes(read_exactly(path, 8, length)))
+        header = json.loads(bytes(read_exactly(path, 8, length)), object_pairs_hook=partial(_object, path))
     except (ValueError, RecursionError):
         raise BadCheckpoint(path, "is corrupt: its header is not JSON") from None
     if not isinstance(header, dict):
         raise BadCheckpoint(path, "is corrupt: its header is not an object")
     header.pop("__metadata__", None)
-    return {name: _entry(path, name, value, 8 + length, file_bytes) for name, value in header.items()}
+    entries = {name: _entry(path, name, value, 8 + length, file_bytes) for name, value in header.items()}
+    _check_apart(path, entries)
+    return entries
+
+
+def _object(path: Path, pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, in which no key stands twice."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise BadCheckpoint(path, "is corrupt: its header names something twice")
+    return found
+
+
+def _check_apart(path: Path, entries: Mapping[str, Entry]) -> None:
+    """Raises BadCheckpoint when two tensors share bytes."""
+    placed = sorted((entry.offset, entry.offset + entry.nbytes, name) for name, entry in entries.items() if entry.nbytes)
+    for (_, end, name), (begin, _, other) in pairwise(placed):
+        if begin < end:
+            raise BadCheckpoint(path, f"is corrupt: tensors {name!r} and {other!r} share bytes")
 
 
 def _entry(path: Path, name: str, value: Any, base: int, file_bytes: int) -> Entry:
     try:
         kind, shape, (begin, end) = value["dtype"], tuple(value["shape"]), value["data_offsets"]
-        well_formed = isinstance(kind, str) and all(type(number) is int and number >= 0 for number in (*shape, begin, end))
+        well_formed = name.isprintable() and isinstance(kind, str) and len(shape) <= MOST_DIMENSIONS
+        well_formed = well_formed and all(type(number) is int and number >= 0 for number in (*shape, begin, end))
     except (KeyError, TypeError, ValueError):
         well_formed = False
     if not well_formed:
@@ -119,7 +141,10 @@ def read_headers(folder: Path) -> dict[str, Entry]:
     """Every tensor of a folder, over all its shards."""
     entries: dict[str, Entry] = {}
     for path in shard_paths(folder):
-        entries |= read_header(path)
+        found = read_header(path)
+        if twice := entries.keys() & found.keys():
+            raise BadCheckpoint(path, f"tensor {min(twice)!r} is in another shard too")
+        entries |= found
     return entries
 
 

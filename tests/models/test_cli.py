@@ -1,11 +1,13 @@
 """`models`, as it is typed. The checkpoint is a small random one."""
 
+import fcntl
+import os
 from pathlib import Path
 
 import pytest
 
 from models.cli import main
-from models.library import entries, known_manifest
+from models.library import LOCK_FILE, entries, known_manifest
 from tests.checkpoints import make_llama
 
 
@@ -48,7 +50,10 @@ def test_a_manifest_of_another_version_says_what_to_do(checkpoint: Path, capsys:
     assert "models rm" in message
 
 
-@pytest.mark.parametrize("arguments", [["pack", "/no/such/folder"], ["rm", "nobody"], ["rm", "../home"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["pack", "/no/such/folder"], ["pack", "a" * 5000], ["pack", "~nobody/here"], ["rm", "nobody"], ["rm", "../home"]],
+)
 def test_a_mistake_is_one_line_and_exit_2(arguments: list[str], checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments) == 2
     error = capsys.readouterr().err
@@ -69,3 +74,37 @@ def test_without_weights_the_manifest_says_it_is_assumed(checkpoint: Path) -> No
     manifest = known_manifest(str(checkpoint), "int8")
     assert manifest.assumed
     assert manifest.fingerprint.startswith("config:")
+
+
+def test_a_model_that_is_being_packed_is_not_removed(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["pack", str(checkpoint)])
+    (entry,) = entries()
+    with (entry.folder / LOCK_FILE).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert main(["rm", entry.folder.name]) == 2
+    assert "is being packed" in capsys.readouterr().err
+    assert known_manifest(entry.folder.name) == entry.manifest
+
+
+@pytest.mark.parametrize("name", ["odd näme ★ $(x)", "two\nlines", "n" * 250])
+def test_any_name_of_a_folder_can_be_packed_and_removed(name: str, checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["pack", str(checkpoint.rename(checkpoint.with_name(name)))]) == 0
+    (entry,) = entries()
+    assert entry.folder.name.isprintable()
+    assert main(["rm", entry.folder.name]) == 0
+
+
+def test_a_name_that_is_not_utf8_is_refused(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    named = os.fsdecode(os.fsencode(checkpoint) + b"\xff")
+    checkpoint.rename(named)
+    capsys.readouterr()
+    assert main(["pack", named]) == 2
+    assert "not UTF-8" in capsys.readouterr().err
+
+
+def test_a_home_that_is_a_file_is_one_line(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (checkpoint.parent / "home").write_text("")
+    capsys.readouterr()
+    assert main(["pack", str(checkpoint)]) == 2
+    assert "Not a directory" in (error := capsys.readouterr().err)
+    assert error.count("\n") == 1

@@ -23,6 +23,22 @@ def test_a_users_mistake_is_one_line_and_code_two(capsys: pytest.CaptureFixture[
     assert capsys.readouterr().err == "error: here: is not a model\n"
 
 
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (NotADirectoryError(20, "Not a directory", "/x/packed"), "error: /x/packed: Not a directory\n"),
+        (OSError("broken"), "error: broken\n"),
+        (MemoryError(), "error: this needs more memory than there is\n"),
+    ],
+)
+def test_what_the_machine_refuses_is_one_line_and_code_two(error: Exception, line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    def refused() -> int:
+        raise error
+
+    assert run(refused) == 2
+    assert capsys.readouterr().err == line
+
+
 @pytest.mark.parametrize(("message", "line"), [("", "interrupted\n"), ("go on with X", "go on with X\n")])
 def test_control_c_is_130(message: str, line: str, capsys: pytest.CaptureFixture[str]) -> None:
     def stopped() -> int:

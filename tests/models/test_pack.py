@@ -207,6 +207,14 @@ def test_a_packed_file_that_was_damaged_is_named_with_a_remedy(name: str, checkp
         PackedModel.open(tmp_path)
 
 
+def test_a_packer_that_waited_finds_the_work_done(checkpoint_of: CheckpointOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint = open_safetensors(checkpoint_of("relu"))
+    pack(checkpoint, tmp_path, "int8", quiet=True)
+    before = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir() if path.name != ".lock"}
+    pack(checkpoint, tmp_path, "int8", quiet=True)
+    assert {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir() if path.name != ".lock"} == before
+
+
 def test_an_old_version_is_told_what_to_do(checkpoint_of: CheckpointOf, tmp_path: Path) -> None:
     pack(open_safetensors(checkpoint_of("relu")), tmp_path, "int8", quiet=True)
     manifest = tmp_path / "manifest.json"

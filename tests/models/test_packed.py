@@ -1,7 +1,10 @@
 """Loading: every neuron where the order puts it, hot and cold parted, and little memory beyond what is kept."""
 
+import json
 import subprocess
 import sys
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 
 import pytest
@@ -13,8 +16,10 @@ from torch import Tensor
 from models.bank import NeuronBank
 from models.bits import FORMAT_NAMES, FormatName
 from models.checkpoint.safetensors import open_safetensors
+from models.errors import BadArtefact
 from models.formats import FORMATS
 from models.pack import pack
+from models.packed import PackedModel
 from tests.checkpoints import make_by_hand
 from tests.models.conftest import CheckpointOf, PackedOf
 
@@ -108,6 +113,8 @@ def test_a_chunk_boundary_is_not_seen(name: FormatName, packed_of: PackedOf, mon
 
 MEASURED_LOADER = """
 import sys
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 import torch
 from models.packed import PackedModel
@@ -137,3 +144,34 @@ def test_loading_takes_what_it_keeps_and_ten_percent(name: FormatName, tmp_path:
     command = [sys.executable, "-c", MEASURED_LOADER, str(packed_of("relu", name).folder), str(tmp_path / "packed")]
     grown, kept = map(int, subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout.split())
     assert 0.95 * kept < grown < 1.1 * kept
+
+
+@pytest.mark.parametrize(
+    ("at", "value"),
+    [
+        (("sizes", "gate_row"), -1),
+        (("sizes", "embedding"), 2**62),
+        (("spec", "n_layers"), 2**40),
+        (("spec", "n_neurons"), 0),
+        (("spec", "n_kv_heads"), 0),
+        (("spine", "norm", "offset"), -64),
+        (("spine", "norm", "rows"), 2**62),
+        (("spine", "norm", "rows"), -1),
+        (("spine", "embed", "offset"), 2**62),
+        (("spine", "embed", "width"), 32),
+        (("spine", "embed", "format"), "float32"),
+        (("spine", "layers.1.qkv"), None),
+        (("formats", "neurons"), "bf16"),
+    ],
+)
+def test_a_manifest_edited_by_hand_reaches_no_byte(at: tuple[str, ...], value: object, packed_of: PackedOf, tmp_path: Path) -> None:
+    folder = packed_of("relu", "int8").folder
+    for path in folder.iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    data = json.loads((folder / "manifest.json").read_text())
+    inner = reduce(getitem, at[:-1], data)
+    inner[at[-1]] = value
+    (tmp_path / "manifest.json").unlink()
+    (tmp_path / "manifest.json").write_text(json.dumps(data))
+    with pytest.raises(BadArtefact, match="models rm"):
+        PackedModel.open(tmp_path)

@@ -90,3 +90,10 @@ def test_a_special_token_shows_in_a_table_but_not_in_the_text() -> None:
     end = known("</s>")
     assert BYTES.piece(end) == "</s>"
     assert BYTES.decode([end]) == ""
+
+
+def test_a_tokenizer_of_another_model_is_refused(tmp_path: Path) -> None:
+    folder = folder_with(tmp_path, None)
+    assert Tokenizer.open(folder, 258).vocab_size == 258
+    with pytest.raises(BadCheckpoint, match="ids up to 257, but the model knows only 257 tokens"):
+        Tokenizer.open(folder, 257)

@@ -32,7 +32,8 @@ def test_every_layer_and_their_sum_have_a_line() -> None:
 
 def test_it_says_what_to_expect_and_what_bounds_it() -> None:
     plan = plan_on(MACHINE)
-    assert f"expected: {format_rate(plan.expected.tokens_per_second)} tokens/s for one sequence, bounded by {plan.expected.bound}" in report(plan)
+    rate = format_rate(plan.expected.tokens_per_second)
+    assert f"expected: {rate} tokens/s for one sequence, bounded by {plan.expected.bound}" in report(plan)
 
 
 def test_nothing_is_called_assumed_when_all_was_measured() -> None:

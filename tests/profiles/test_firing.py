@@ -70,7 +70,9 @@ def test_an_older_version_says_what_to_do(tmp_path: Path) -> None:
         load_profile(tmp_path / "p")
 
 
-@pytest.mark.parametrize("changes", [{"tokens": None}, {"tokens": "many"}, {"n_experts": 0}, {"n_experts": 3}, {"n_experts": "2"}])
+@pytest.mark.parametrize(
+    "changes", [{"tokens": None}, {"tokens": "many"}, {"n_experts": 0}, {"n_experts": 3}, {"n_experts": "2"}, {"tokens": float("inf")}]
+)
 def test_a_description_that_makes_no_sense(tmp_path: Path, changes: dict[str, object]) -> None:
     write_by_hand(tmp_path / "p", make_profile(), **changes)
     with pytest.raises(BadArtefact, match="is not a firing profile"):

@@ -1,5 +1,6 @@
 """The probe fills in a hardware profile; small buffers stand for large ones, since the numbers are not judged here."""
 
+import re
 from functools import partial
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 
 from cpu_ops import measure as cpu_measure
+from models.errors import BadArtefact
 from profiles.hardware import Cpu, Gpu, HardwareProfile, load_hardware, save_hardware
 from profiles.probe import cpu_name, described, measure_gpu, measure_hardware
 
@@ -37,6 +39,15 @@ def test_this_machine_can_be_measured_and_remembered(tmp_path: Path) -> None:
     assert (profile.gpu is not None) == torch.cuda.is_available()
     save_hardware(profile, tmp_path / "h.json")
     assert load_hardware(tmp_path / "h.json") == profile
+
+
+@pytest.mark.parametrize("number", ["Infinity", "NaN", "0.0", "5e-324", "-1.0"])
+def test_a_bandwidth_no_machine_has_is_refused(number: str, tmp_path: Path) -> None:
+    save_hardware(HardwareProfile(gpu=None, cpu=CPU), tmp_path / "h.json")
+    text = (tmp_path / "h.json").read_text()
+    (tmp_path / "h.json").write_text(re.sub(r'"streaming": [^,]*', f'"streaming": {number}', text))
+    with pytest.raises(BadArtefact, match="cpu.streaming"):
+        load_hardware(tmp_path / "h.json")
 
 
 @pytest.mark.gpu

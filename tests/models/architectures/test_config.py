@@ -138,6 +138,7 @@ def test_scalings_that_depend_on_length_are_refused_by_name(kind: str, style: st
         ("rope_scaling", {"rope_type": "linear"}),
         ("rope_scaling", YARN_ROPE | {"factor": 0}),
         ("rope_scaling", YARN_ROPE | {"surprise": 1}),
+        ("rope_scaling", YARN_ROPE | {"rope_theta": 1.0}),
         ("rope_scaling", LLAMA3_ROPE | {"high_freq_factor": 1.0}),
         ("rope_parameters", {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}),
         ("quantization_config", {"bits": 4}),

@@ -147,6 +147,8 @@ def read_everything(checkpoint: Checkpoint) -> None:
         {"dtype": "F32", "shape": [290, 64], "data_offsets": [0]},
         {"dtype": "F32", "shape": [290, 64]},
         {"dtype": "F8_E4M3", "shape": [290, 64], "data_offsets": [0, 18560]},
+        {"dtype": "F32", "shape": [1] * 100_000, "data_offsets": [0, 4]},
+        {"dtype": "F32", "shape": [float("nan"), 64], "data_offsets": [0, 74240]},
         {"dtype": ["F32"], "shape": [290, 64], "data_offsets": [0, 74240]},
         "F32",
         None,
@@ -155,6 +157,33 @@ def read_everything(checkpoint: Checkpoint) -> None:
 def test_a_corrupt_header_is_refused_and_the_tensor_named(entry: object, folder: Path) -> None:
     rewrite_header(folder / WEIGHTS, lambda header: header.update({"model.embed_tokens.weight": entry}))
     with pytest.raises(BadCheckpoint, match=r"model\.embed_tokens\.weight"):
+        open_safetensors(folder)
+
+
+def test_tensors_that_share_bytes_are_refused(folder: Path) -> None:
+    first, second = (f"model.layers.{layer}.self_attn.q_proj.weight" for layer in (0, 1))
+    rewrite_header(folder / WEIGHTS, lambda header: header.update({first: header[second]}))
+    with pytest.raises(BadCheckpoint, match=r"layers\.0.*layers\.1.*share bytes"):
+        open_safetensors(folder)
+
+
+@pytest.mark.parametrize("name", ["\ud800", "two\nlines"])
+def test_a_name_that_cannot_be_shown_is_refused(name: str, folder: Path) -> None:
+    rewrite_header(folder / WEIGHTS, lambda header: header.update({name: header["model.norm.weight"]}))
+    with pytest.raises(BadCheckpoint, match="makes no sense"):
+        open_safetensors(folder)
+
+
+def test_a_name_that_stands_twice_is_refused(folder: Path) -> None:
+    header = b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}, "a": {}}'
+    (folder / WEIGHTS).write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
+    with pytest.raises(BadCheckpoint, match="twice"):
+        open_safetensors(folder)
+
+
+def test_a_config_that_claims_layers_without_end_is_refused_at_the_first_missing(folder: Path) -> None:
+    edit_config(folder, num_hidden_layers=2**31 - 1)
+    with pytest.raises(MissingTensor, match=r"layers\.2\."):
         open_safetensors(folder)
 
 
@@ -184,6 +213,16 @@ def test_a_missing_shard_is_named(tmp_path: Path) -> None:
     gone = min(folder.glob("model-*.safetensors"))
     gone.unlink()
     with pytest.raises(BadCheckpoint, match=gone.name):
+        open_safetensors(folder)
+
+
+def test_a_tensor_in_two_shards_is_named(tmp_path: Path) -> None:
+    folder = make_llama(tmp_path, shard_bytes=50_000)
+    index = folder / "model.safetensors.index.json"
+    copied = min(folder.glob("model-*.safetensors"))
+    (folder / "again.safetensors").write_bytes(copied.read_bytes())
+    index.write_text(index.read_text().replace(copied.name, "again.safetensors", 1))
+    with pytest.raises(BadCheckpoint, match="in another shard too"):
         open_safetensors(folder)
 
 

@@ -67,7 +67,8 @@ def _speakable(folder: Path) -> Path:
     try:
         str(folder).encode()
     except UnicodeEncodeError:
-        raise BadCheckpoint(folder, "its path is not UTF-8; rename it") from None
+        shown = str(folder).encode(errors="backslashreplace").decode()
+        raise BadCheckpoint(Path(shown), "its path is not UTF-8; rename it") from None
     return folder
 
 

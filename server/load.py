@@ -15,7 +15,7 @@ import gpu_ops
 from cpu_ops.topology import set_threads
 from gpu_ops.transfer import Staging
 from models.arena import arena_for
-from models.errors import BadArtefact, BadCheckpoint
+from models.errors import BadArtefact
 from models.kv_cache import KvCache
 from models.manifest import Manifest
 from models.ops import Ops
@@ -63,8 +63,8 @@ def load(config: Config) -> Ready:
         print(NO_GPU if config.vram_bytes is None else f"{NO_GPU} --vram has no effect.")
     set_threads(config.threads)
     model = packed(config.model, config.format)
-    tokenizer = open_tokenizer(model)
-    hardware, profile = known_hardware(device), known_profile(model, device)
+    tokenizer = Tokenizer.open(model.folder, model.manifest.spec.vocab)
+    hardware, profile = known_hardware(device), known_profile(model, tokenizer, device)
     plan = known_plan(model.manifest, profile, hardware, config, vram_budget(config.vram_bytes, hardware, device))
     staging = Staging(device, tokens=config.prompt_chunk, hidden=model.manifest.spec.hidden)
     forward = load_model(model, profile, plan, staging)
@@ -73,13 +73,6 @@ def load(config: Config) -> Ready:
     warm_up(forward, min(config.prompt_chunk, plan.question.context))
     engine = Engine(forward, Scheduler(config.slots, config.prompt_chunk), plan.question.context)
     return Ready(engine, plan, model.manifest, tokenizer)
-
-
-def open_tokenizer(model: PackedModel) -> Tokenizer:
-    tokenizer, vocab = Tokenizer.open(model.folder), model.manifest.spec.vocab
-    if tokenizer.vocab_size > vocab:
-        raise BadCheckpoint(model.source, f"its tokenizer has {tokenizer.vocab_size} tokens, but the model only {vocab}")
-    return tokenizer
 
 
 def known_hardware(device: torch.device) -> HardwareProfile:
@@ -95,13 +88,13 @@ def known_hardware(device: torch.device) -> HardwareProfile:
     return hardware
 
 
-def known_profile(model: PackedModel, device: torch.device) -> FiringProfile:
+def known_profile(model: PackedModel, tokenizer: Tokenizer, device: torch.device) -> FiringProfile:
     """The model's profile; recorded now, within PROFILE_SECONDS, when there is none."""
     profile = profile_of(model.manifest)
     if profile is not None:
         return profile
     print(f"This model has no profile yet: recording one, for at most {PROFILE_SECONDS} s (`profiles record` takes more text)", flush=True)
-    text = read_standard_library(Tokenizer.open(model.folder).encode, tokens=PROFILE_TOKENS, context=model.manifest.spec.context)
+    text = read_standard_library(tokenizer.encode, tokens=PROFILE_TOKENS, context=model.manifest.spec.context)
     profile = record(model, text, max_seconds=PROFILE_SECONDS, device=device)
     save_profile(profile, profile_path(model.manifest.fingerprint))
     return profile

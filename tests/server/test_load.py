@@ -90,7 +90,7 @@ def test_what_cannot_be_served_is_said(config: Config, tmp_path: Path) -> None:
 def test_a_tokenizer_that_is_larger_than_the_model_is_refused(config: Config) -> None:
     path = Path(config.model) / "tokenizer.json"
     path.write_text(path.read_text().replace('"added_tokens": [', '"added_tokens": [' + EXTRA, 1))
-    with pytest.raises(BadCheckpoint, match="gives token ids up to .* but the model knows only 290 tokens"):
+    with pytest.raises(BadCheckpoint, match=r"gives token ids up to .* but the model knows only 290 tokens"):
         load(config)
 
 

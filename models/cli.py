@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from models.arguments import Parser
 from models.bits import FORMAT_NAMES
-from models.command import run
+from models.command import run_subcommand
 from models.library import DEFAULT_FORMAT, entries, remove, shelf
 from models.manifest import Manifest
 from models.pack import packed
@@ -14,12 +14,7 @@ from models.units import format_bytes
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return run(lambda: execute(argv))
-
-
-def execute(argv: Sequence[str] | None) -> int:
-    args = build_parser().parse_args(argv)
-    return COMMANDS[args.command](args)
+    return run_subcommand(build_parser, COMMANDS, argv)
 
 
 def build_parser() -> Parser:

@@ -1,13 +1,17 @@
 """How each of our commands ends: what an exception becomes on the terminal. Torch-free; knows no command."""
 
+import argparse
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
+from models.arguments import Parser, joined
 from models.errors import ThermoclineError
 
 USER_ERROR = 2
 INTERRUPTED = 130
+
+Subcommand = Callable[[argparse.Namespace], int]
 
 
 def run(main: Callable[[], int]) -> int:
@@ -37,6 +41,16 @@ def run(main: Callable[[], int]) -> int:
         where = "" if error.filename is None else f"{error.filename}: "
         print(f"error: {one_line(f'{where}{error.strerror or error}')}", file=sys.stderr)
         return USER_ERROR
+
+
+def run_subcommand(build: Callable[[], Parser], commands: Mapping[str, Subcommand], argv: Sequence[str] | None) -> int:
+    """`run`, for a command whose parser has subcommands: calls the one that was named, with what was parsed."""
+
+    def chosen() -> int:
+        args = build().parse_args(joined(sys.argv[1:] if argv is None else argv))
+        return commands[args.command](args)
+
+    return run(chosen)
 
 
 def one_line(message: str) -> str:

@@ -1,13 +1,12 @@
 """The command `placement`: solve, show. Needs no GPU, no torch and no weights."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from models.arguments import Parser, count, joined, size
+from models.arguments import Parser, count, size
 from models.bits import FORMAT_NAMES
-from models.command import run
+from models.command import run_subcommand
 from models.errors import BadValue
 from models.library import known_manifest
 from models.manifest import Manifest
@@ -23,12 +22,7 @@ from profiles.shelf import profile_of
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return run(lambda: execute(sys.argv[1:] if argv is None else argv))
-
-
-def execute(argv: Sequence[str]) -> int:
-    args = build_parser().parse_args(joined(argv))
-    return COMMANDS[args.command](args)
+    return run_subcommand(build_parser, COMMANDS, argv)
 
 
 def build_parser() -> Parser:

@@ -2,15 +2,14 @@
 
 import argparse
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
-from models.arguments import Parser, count, joined
+from models.arguments import Parser, count
 from models.bits import FORMAT_NAMES
-from models.command import run
+from models.command import run_subcommand
 from models.errors import BadArtefact, BadValue
 from models.library import known_manifest
 from models.pack import packed
@@ -28,12 +27,7 @@ from profiles.shelf import hardware_path, picture_path, profile_of, profile_path
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return run(lambda: execute(sys.argv[1:] if argv is None else argv))
-
-
-def execute(argv: Sequence[str]) -> int:
-    args = build_parser().parse_args(joined(argv))
-    return COMMANDS[args.command](args)
+    return run_subcommand(build_parser, COMMANDS, argv)
 
 
 def build_parser() -> Parser:

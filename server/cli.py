@@ -11,28 +11,23 @@ import models.cli
 import placement.cli
 import profiles.cli
 from cpu_ops.topology import set_threads
-from models.arguments import Parser, count, joined, size
+from models.arguments import Parser, count, size
 from models.bits import FORMAT_NAMES
-from models.command import run
+from models.command import run, run_subcommand
 from models.errors import ThermoclineError
 from models.paths import BUNDLED_NAME
 from placement.budget import DEFAULT_CONTEXT, DEFAULT_SLOTS, PROMPT_CHUNK
 from placement.report import report
 from server.api.serve import serve
 from server.bridge import Bridge
-from server.config import Config, read_config
+from server.config import read_config
 from server.listening import listening, url_of
 from server.load import Ready, load
 from server.service import Service
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return run(lambda: execute(sys.argv[1:] if argv is None else argv))
-
-
-def execute(argv: Sequence[str]) -> int:
-    args = build_parser().parse_args(joined(argv))
-    return run_command(read_config(args))
+    return run_subcommand(build_parser, {"run": run_command}, argv)
 
 
 def build_parser() -> Parser:
@@ -74,8 +69,9 @@ def port(text: str) -> int:
     return 0 if text == "0" else count("--port")(text)
 
 
-def run_command(config: Config) -> int:
+def run_command(args: argparse.Namespace) -> int:
     """The port first, so that a port in use is known before a long load."""
+    config = read_config(args)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     with listening(config.host, config.port) as taken:
         ready = load(config)

@@ -1,20 +1,9 @@
-"""Small checkpoints and their packed forms, each made once for all tests that read it."""
+"""One torch thread for models this small."""
 
-from collections.abc import Callable, Iterator
-from functools import cache
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
 import torch
-
-from models.bits import FormatName
-from models.checkpoint.safetensors import open_safetensors
-from models.pack import pack
-from models.packed import PackedModel
-from tests.checkpoints import make_variant
-
-CheckpointOf = Callable[[str], Path]
-PackedOf = Callable[[str, FormatName], PackedModel]
 
 
 @pytest.fixture(scope="package", autouse=True)
@@ -24,23 +13,3 @@ def one_torch_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="session")
-def checkpoint_of(tmp_path_factory: pytest.TempPathFactory) -> CheckpointOf:
-    """Name of a variant -> its folder. Read only."""
-    home = tmp_path_factory.mktemp("checkpoints")
-    return cache(lambda name: make_variant(home / name, name))
-
-
-@pytest.fixture(scope="session")
-def packed_of(tmp_path_factory: pytest.TempPathFactory, checkpoint_of: CheckpointOf) -> PackedOf:
-    """Name of a variant and of a format -> the packed model. Read only."""
-    home = tmp_path_factory.mktemp("packed")
-
-    @cache
-    def make(name: str, format_name: FormatName) -> PackedModel:
-        pack(open_safetensors(checkpoint_of(name)), home / f"{name}-{format_name}", format_name, quiet=True)
-        return PackedModel.open(home / f"{name}-{format_name}")
-
-    return make

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from models.arena import Arena, arena_for
 from models.layout import ALIGNMENT, aligned
-from tests.models.conftest import PackedOf
+from tests.conftest import PackedOf
 
 
 @given(st.lists(st.integers(min_value=0, max_value=300), max_size=20))

@@ -11,22 +11,20 @@ from transformers import LlamaForCausalLM
 import cpu_ops
 from models.architectures import read_spec
 from models.checkpoint.safetensors import open_safetensors
-from models.pack import pack
 from models.packed import PackedModel
 from models.paths import BUNDLED_MODEL
 from models.tokenizer import Tokenizer
 from profiles.firing import load_profile
 from profiles.shelf import BUNDLED_PROFILE
+from tests.conftest import PackedOf
 from tests.models.running import Part, cache_for, dense, run_step
 
 PROMPT = "import os\nimport sys\n\n\ndef main(argv):\n    "
 
 
-@pytest.fixture(scope="module")
-def packed(tmp_path_factory: pytest.TempPathFactory) -> PackedModel:
-    folder = tmp_path_factory.mktemp("bundled") / "float32"
-    pack(open_safetensors(BUNDLED_MODEL), folder, "float32", quiet=True)
-    return PackedModel.open(folder)
+@pytest.fixture
+def packed(packed_of: PackedOf) -> PackedModel:
+    return packed_of("bundled", "float32")
 
 
 @pytest.fixture(scope="module")

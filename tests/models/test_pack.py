@@ -21,7 +21,7 @@ from models.manifest import Formats, computed_sizes
 from models.pack import pack, packed
 from models.packed import PackedModel
 from tests.checkpoints import OWN_VARIANTS, make_by_hand, make_llama
-from tests.models.conftest import CheckpointOf, PackedOf
+from tests.conftest import CheckpointOf, PackedOf
 
 every_format = pytest.mark.parametrize("name", FORMAT_NAMES)
 ROOT = Path(__file__).parents[2]

@@ -21,7 +21,7 @@ from models.formats import FORMATS
 from models.pack import pack
 from models.packed import PackedModel
 from tests.checkpoints import make_by_hand
-from tests.models.conftest import CheckpointOf, PackedOf
+from tests.conftest import CheckpointOf, PackedOf
 
 ROOT = Path(__file__).parents[2]
 N = 96

@@ -18,7 +18,7 @@ from models.pack import pack
 from models.packed import PackedModel
 from models.step import Step
 from tests.checkpoints import LLAMA_VARIANTS, OWN_VARIANTS, make_llama
-from tests.models.conftest import CheckpointOf, PackedOf
+from tests.conftest import CheckpointOf, PackedOf
 from tests.models.running import Part, cache_for, dense, run_in_pieces, run_step
 from tests.reference import Array, reference_logits
 

@@ -13,7 +13,7 @@ import gpu_ops
 from models.bits import FormatName
 from models.ops import Ops
 from models.packed import PackedModel
-from tests.models.conftest import PackedOf
+from tests.conftest import PackedOf
 from tests.models.running import dense, run_in_pieces
 from tests.models.test_parity import assert_equal_logits, prompt
 from tests.reference import Array, Int8Groups, reference_logits

@@ -25,7 +25,7 @@ from profiles.corpus import Chunk, Text
 from profiles.firing import FiringProfile, load_profile, save_profile
 from profiles.record import LayerwiseModel, record, share
 from profiles.recording import RecordingFfn, Tally, fire, nothing_yet
-from tests.profiles.conftest import PackedOf
+from tests.conftest import PackedOf
 
 VARIANTS = ["relu", "mlp_bias", "sparsellama", "bamboo", "bamboo_window"]
 

@@ -1,7 +1,6 @@
 """The split equals dense: for every cut, format and kind of FFN, over prompts and decoding. The GPU's part runs on the CPU device."""
 
-from collections.abc import Callable, Sequence
-from functools import cache
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -10,34 +9,18 @@ from torch import Tensor
 import cpu_ops
 from gpu_ops.transfer import Staging
 from models.bits import FORMAT_NAMES, FormatName
-from models.checkpoint.safetensors import open_safetensors
 from models.ffn import DenseFfn
 from models.ops import Ffn
-from models.pack import pack
 from models.packed import PackedModel
 from models.paths import BUNDLED_MODEL
 from models.tokenizer import Tokenizer
 from models.transformer import Transformer
 from server.split_ffn import SplitBank, SplitFfn
-from tests.checkpoints import make_variant
+from tests.conftest import PackedOf
 from tests.models.running import Part, cache_for, dense, run_in_pieces, run_step
 
-PackedOf = Callable[[str, FormatName], PackedModel]
 TOLERANCE = 1e-4  # of the largest logit: float32 rounding through a few layers
 MARGIN = 1e-3  # of the largest logit: greedy text may part where the two best were closer than this
-
-
-@pytest.fixture(scope="module")
-def packed_of(tmp_path_factory: pytest.TempPathFactory) -> PackedOf:
-    home = tmp_path_factory.mktemp("split")
-
-    @cache
-    def make(name: str, format_name: FormatName) -> PackedModel:
-        folder = BUNDLED_MODEL if name == "bundled" else make_variant(home / name, name)
-        pack(open_safetensors(folder), home / f"{name}-{format_name}", format_name, quiet=True)
-        return PackedModel.open(home / f"{name}-{format_name}")
-
-    return make
 
 
 def on_the_cpu(packed: PackedModel) -> Staging:

@@ -12,7 +12,7 @@ from models.errors import BadCheckpoint, BadConfig, BadValue
 from models.manifest import Formats, computed_sizes
 from models.spec import FfnRule
 from tests.checkpoints import LLAMA3_ROPE, LLAMA_VARIANTS, SHAPE, YARN_ROPE, edit_config, use_old_rope_style
-from tests.models.conftest import CheckpointOf
+from tests.conftest import CheckpointOf
 
 # What the published checkpoints carry.
 TINY_LLAMA: dict[str, Any] = {

@@ -17,7 +17,7 @@ from models.checkpoint.base import Checkpoint
 from models.checkpoint.safetensors import open_safetensors
 from models.errors import BadCheckpoint, BadConfig, MissingTensor, ThermoclineError
 from tests.checkpoints import edit_config, make_by_hand, make_llama
-from tests.models.conftest import CheckpointOf
+from tests.conftest import CheckpointOf
 
 WEIGHTS = "model.safetensors"
 LLAMA = {"model_type": "llama"}

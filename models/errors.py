@@ -68,6 +68,18 @@ class DoesNotFit(ThermoclineError):
         self.what, self.need_bytes, self.have_bytes, self.advice = what, need_bytes, have_bytes, advice
 
 
+class DiskFilled(DoesNotFit):
+    """The disk had room when the work began, and filled up in the middle of a file."""
+
+    def __init__(self, folder: Path, written_bytes: int) -> None:
+        ThermoclineError.__init__(
+            self,
+            f"disk: {folder} filled up after {format_bytes(written_bytes)} of a file; that file is removed, finished ones stay; "
+            "free some space and run the same command again",
+        )
+        self.what, self.have_bytes, self.need_bytes, self.advice = "disk", written_bytes, written_bytes + 1, "free some space"
+
+
 class Unavailable(ThermoclineError):
     def __init__(self, what: str, why: str) -> None:
         super().__init__(f"{what}: {why}")

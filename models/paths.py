@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from models.errors import DoesNotFit
+from models.errors import DiskFilled, DoesNotFit
 
 BUNDLED_MODEL = Path(__file__).parent / "bundled"
 BUNDLED_NAME = "bundled"
@@ -25,7 +25,7 @@ def home() -> Path:
 def whole_file(path: Path) -> Iterator[Path]:
     """Yields a temporary path beside `path`; renames it when the block succeeds, removes it when it does not.
 
-    A full disk becomes DoesNotFit. The file is synced before it gets its real name.
+    A full disk becomes DiskFilled. The file is synced before it gets its real name.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -37,7 +37,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             written = part.stat().st_size if part.exists() else 0
-            raise DoesNotFit("disk", written + 1, written, f"the disk under {path.parent} filled up; what was begun is removed") from None
+            raise DiskFilled(path.parent, written) from None
         raise
     finally:
         part.unlink(missing_ok=True)

@@ -2,6 +2,8 @@
 
 from cpu_ops.ffn import ffn
 from cpu_ops.linear import linear
+from cpu_ops.norm import norm
+from cpu_ops.quantise import input
 from cpu_ops.warm import warm_up
 
-__all__ = ["ffn", "linear", "warm_up"]
+__all__ = ["ffn", "input", "linear", "norm", "warm_up"]

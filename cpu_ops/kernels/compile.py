@@ -68,8 +68,30 @@ def inner(function: Callable[P, R]) -> Callable[P, R]:
     return cast(Callable[P, R], numba.njit(nogil=True, fastmath=FASTMATH, error_model="numpy")(function))
 
 
+def exact_inner(function: Callable[P, R]) -> Callable[P, R]:
+    """`inner` without fast arithmetic: rounds where it is written, so it gives the same bits wherever it is compiled into."""
+    return cast(Callable[P, R], numba.njit(nogil=True, error_model="numpy")(function))
+
+
 def kernel(function: Callable[P, R]) -> Callable[P, R]:
     """A function that Python calls: its `prange` loops run on every thread, without the GIL, and it is kept on disk."""
     with _cached_here():
         jit = numba.njit(nogil=True, parallel=True, cache=True, fastmath=FASTMATH, error_model="numpy")
         return cast(Callable[P, R], jit(function))
+
+
+def exact_kernel(function: Callable[P, R]) -> Callable[P, R]:
+    """`kernel` without fast arithmetic."""
+    with _cached_here():
+        return cast(Callable[P, R], numba.njit(nogil=True, parallel=True, cache=True, error_model="numpy")(function))
+
+
+def native(signature: Any, function: Callable[..., Any]) -> Callable[[], int]:
+    """The address of `function` as C sees it; compiled, or read from the disk, when first asked for."""
+
+    @cache
+    def compiled() -> Any:
+        with _cached_here():
+            return numba.cfunc(signature, nopython=True, cache=True)(function)
+
+    return lambda: int(compiled().address)

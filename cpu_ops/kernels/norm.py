@@ -1,0 +1,59 @@
+"""The naked loop of a root-mean-square norm. Adds in an order that depends on the width alone."""
+
+from typing import Any
+
+import numba
+import numpy as np
+from numba import types
+
+from cpu_ops.kernels.compile import SERIAL_WEIGHTS, exact_inner, exact_kernel, intrinsic
+from cpu_ops.kernels.ir import F32, I64, Builder, Value, constant, load, multiply_add, offset, repeat, total, variable, vector
+from cpu_ops.kernels.rows import floats_at
+
+LANES, UNROLLED = 8, 4
+STEP = LANES * UNROLLED
+
+
+@intrinsic
+def sum_of_squares(typing: Any, x: Any, n: Any) -> Any:
+    """Of the `n` float32 values at address `x`."""
+
+    def emit(context: Any, builder: Builder, signature: Any, arguments: Any) -> Value:
+        address, n = arguments
+        sums = [variable(builder, constant(vector(F32, LANES), 0.0)) for _ in range(UNROLLED)]
+        rest = variable(builder, constant(vector(F32, 1), 0.0))
+
+        def add(sum_at: Value, index: Value, lanes: int) -> None:
+            values = load(builder, offset(builder, address, index, 4), vector(F32, lanes))
+            builder.store(multiply_add(builder, values, values, builder.load(sum_at)), sum_at)
+
+        def step(index: Value) -> None:
+            for part, sum_at in enumerate(sums):
+                add(sum_at, builder.add(builder.mul(index, constant(I64, STEP)), constant(I64, part * LANES)), LANES)
+
+        steps = builder.udiv(n, constant(I64, STEP))
+        repeat(builder, constant(I64, 0), steps, step)
+        repeat(builder, builder.mul(steps, constant(I64, STEP)), n, lambda index: add(rest, index, 1))
+        halves = [builder.fadd(builder.load(sums[i]), builder.load(sums[i + 2])) for i in range(2)]
+        return builder.fadd(total(builder, builder.fadd(*halves)), total(builder, builder.load(rest)))
+
+    return types.float32(types.int64, types.int64), emit
+
+
+@exact_inner
+def _norm_token(x: int, weight: int, eps: float, width: int, out: int) -> None:
+    scale = np.float32(1.0) / np.sqrt(sum_of_squares(x, width) / np.float32(width) + np.float32(eps))
+    values, weights, results = floats_at(x, width), floats_at(weight, width), floats_at(out, width)
+    for i in range(width):
+        results[i] = values[i] * scale * weights[i]
+
+
+@exact_kernel
+def norm(x: int, x_stride: int, weight: int, eps: float, tokens: int, width: int, out: int) -> None:
+    """out[T, width] = x / sqrt(mean(x²) + eps) · weight. Addresses of float32; `x_stride` in bytes."""
+    if tokens * width <= SERIAL_WEIGHTS:
+        for token in range(tokens):
+            _norm_token(x + token * x_stride, weight, eps, width, out + token * width * 4)
+        return
+    for token in numba.prange(tokens):
+        _norm_token(x + token * x_stride, weight, eps, width, out + token * width * 4)

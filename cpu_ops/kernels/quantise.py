@@ -1,0 +1,65 @@
+"""The naked loop of `models.formats.base.quantise_input`, bit for bit: int8 per group of 32."""
+
+from typing import Any
+
+import numba
+import numpy as np
+from llvmlite import ir
+from numba import types
+
+from cpu_ops.kernels.compile import SERIAL_WEIGHTS, exact_inner, exact_kernel, intrinsic
+from cpu_ops.kernels.ir import F32, I8, I32, Builder, Value, constant, load, pick, splat, store, vector
+from models.bits import GROUP
+
+MAGIC = 1.5 * 2.0**23  # added to a small number it leaves the nearest integer, half to even, in the lowest bits
+INFINITY_BITS = 0x7F800000
+FLOATS, INTS = vector(F32, GROUP), vector(I32, GROUP)
+
+
+def _greatest(builder: Builder, a: Value) -> Value:
+    """The greatest lane of an unsigned vector."""
+    while (half := a.type.count // 2) >= 1:
+        low, high = pick(builder, a, range(half)), pick(builder, a, range(half, 2 * half))
+        a = builder.select(builder.icmp_unsigned(">", low, high), low, high)
+    return builder.extract_element(a, constant(I32, 0))
+
+
+@intrinsic
+def quantise_group(typing: Any, x: Any, quants: Any) -> Any:
+    """Writes the group's 32 quants and gives its scale. As integers, sizes of floats sort as floats do, NaN above infinity."""
+
+    def emit(context: Any, builder: Builder, signature: Any, arguments: Any) -> Value:
+        values = load(builder, arguments[0], FLOATS)
+        sizes = builder.and_(builder.bitcast(values, INTS), constant(INTS, 0x7FFFFFFF))
+        most_bits = _greatest(builder, sizes)
+        most = builder.bitcast(most_bits, F32)
+        inverse = builder.fdiv(constant(F32, 127.0), most)
+        finite = builder.icmp_unsigned("<", most_bits, constant(I32, INFINITY_BITS))
+        # no quants where 127/most or most itself is beyond float32: 0 · infinity and infinity count as 0
+        usable = builder.and_(finite, builder.fcmp_ordered("<", inverse, constant(F32, float("inf"))))
+        scaled = builder.fmul(values, splat(builder, inverse, GROUP))
+        rounded = builder.bitcast(builder.fadd(scaled, constant(FLOATS, MAGIC)), INTS)
+        whole = builder.sub(rounded, builder.bitcast(constant(FLOATS, MAGIC), INTS))
+        kept = builder.and_(whole, splat(builder, builder.sext(usable, I32), GROUP))
+        store(builder, builder.trunc(kept, vector(I8, GROUP)), arguments[1])
+        return builder.select(finite, builder.fdiv(most, constant(F32, 127.0)), ir.Constant(F32, float("nan")))
+
+    return types.float32(types.int64, types.int64), emit
+
+
+@exact_inner
+def _quantise_token(x: int, groups: int, quants: int, scales: Any) -> None:
+    for group in range(groups):
+        scales[group] = quantise_group(x + group * GROUP * 4, quants + group * GROUP)
+
+
+@exact_kernel
+def quantise(x: int, x_stride: int, groups: int, quants: int, scales: Any) -> None:
+    """x float32 [T, 32·groups] -> quants int8 [T, 32·groups], scales float32 [T, groups]. Addresses; `x_stride` in bytes."""
+    tokens, width = len(scales), groups * GROUP
+    if tokens * width <= SERIAL_WEIGHTS:
+        for token in range(tokens):
+            _quantise_token(x + token * x_stride, groups, quants + token * width, scales[token])
+        return
+    for token in numba.prange(tokens):
+        _quantise_token(x + token * x_stride, groups, quants + token * width, scales[token])

@@ -1,0 +1,17 @@
+"""`norm` on the CPU."""
+
+import torch
+from torch import Tensor
+
+from cpu_ops.describe import place
+from cpu_ops.kernels.norm import norm as norm_kernel
+
+
+def norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """x float32 [T, H] -> x / sqrt(mean(x²) + eps) · weight. Each token's bits are its own."""
+    tokens, width = x.shape
+    assert weight.is_contiguous()
+    assert len(weight) == width
+    out = torch.empty(tokens, width)
+    norm_kernel(*place(x), weight.data_ptr(), eps, tokens, width, out.data_ptr())
+    return out

@@ -1,19 +1,29 @@
-"""`ffn` on the CPU: exact gate-first selection for few tokens; every neuron, tile by tile, for many."""
+"""`ffn` on the CPU: for few tokens, only the neurons that fire or are predicted to; for many, every neuron, tile by tile."""
 
+import threading
+from array import array
+from weakref import WeakKeyDictionary
+
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cpu_ops.describe import CODES, bias_array, check_meets, kernel_input, kernel_rows
+from cpu_ops.describe import CODES, Block, check_meets, input_places, rows_block
 from cpu_ops.kernels.activation import rule_codes
+from cpu_ops.kernels.ffn import BANK, parts_of
 from cpu_ops.kernels.ffn import ffn as ffn_kernel
+from cpu_ops.kernels.rows import ROWS
+from cpu_ops.linear import linear
 from cpu_ops.tiles import decode, tiles
 from models.bank import NeuronBank
 from models.ffn import activate, combine
 from models.formats import Input
+from models.predictor import Predictor
 from models.spec import FfnRule
 
 FEW_TOKENS = 16  # up to here the kernel wins
+NOTHING = (0, 0, 0, 0)  # where no predictor's input lies
 
 
 def ffn(bank: NeuronBank, x: Input, rule: FfnRule) -> Tensor:
@@ -22,27 +32,79 @@ def ffn(bank: NeuronBank, x: Input, rule: FfnRule) -> Tensor:
         return torch.zeros(len(x), bank.hidden)
     if len(x) > FEW_TOKENS or bank.up.format.name not in CODES:
         return _by_tiles(bank, x, rule)
-    return _by_selection(bank, x, rule)
+    return _by_selection(bank, x, rule, None, NOTHING)
 
 
-def _by_selection(bank: NeuronBank, x: Input, rule: FfnRule) -> Tensor:
-    first, first_bias, second_bias = (bank.up, bank.up_bias, None) if bank.gate is None else (bank.gate, bank.gate_bias, bank.up_bias)
-    assert first.format is bank.up.format is bank.down.format
-    check_meets(first, x)
+def predicted_ffn(bank: NeuronBank, x: Input, rule: FfnRule, predictor: Predictor, state: Tensor) -> Tensor:
+    """`ffn` of the neurons that `predictor` names for each token from its `state` float32 [T, H]; above FEW_TOKENS tokens, of all."""
+    if len(x) > FEW_TOKENS or len(x) * len(bank) == 0:
+        return ffn(bank, x, rule)
+    inside = linear(predictor.inward, predictor.inward.format.input(state)).relu_()
+    made = predictor.outward.format.input(inside)
+    check_meets(predictor.outward, made)
+    return _by_selection(bank, x, rule, predictor, input_places(made))
+
+
+def _by_selection(bank: NeuronBank, x: Input, rule: FfnRule, predictor: Predictor | None, inside: tuple[int, int, int, int]) -> Tensor:
+    check_meets(bank.up, x)
     out = torch.empty(len(x), bank.hidden)
-    ffn_kernel(
-        kernel_rows(first),
-        kernel_rows(bank.up),
-        kernel_rows(bank.down),
-        bias_array(first_bias),
-        bias_array(second_bias),
-        len(bank),
-        kernel_input(x),
-        rule_codes(rule),
-        rule.threshold,
-        out.numpy(),
-    )
+    address, raw_floats = bank_address(bank, rule, predictor)
+    parts = parts_of(len(bank))
+    sums = scratch(parts * len(x) * raw_floats)
+    call = array("q", (address, *input_places(x), *inside, len(x), parts, sums.data_ptr(), out.data_ptr(), 0))
+    ffn_kernel(call.buffer_info()[0])
     return out
+
+
+class _Described:
+    """The BANK block of a bank under a rule and a predictor, and what it was made for."""
+
+    __slots__ = ("address", "block", "predictor", "raw_floats", "rule")
+
+    def __init__(self, bank: NeuronBank, rule: FfnRule, predictor: Predictor | None) -> None:
+        self.rule, self.predictor = rule, predictor
+        self.block = describe_bank(bank, rule, predictor)
+        self.address = self.block.ctypes.data
+        self.raw_floats = int(self.block["down"]["raw_floats"][0])
+
+
+_BANKS: WeakKeyDictionary[NeuronBank, _Described] = WeakKeyDictionary()
+
+
+def bank_address(bank: NeuronBank, rule: FfnRule, predictor: Predictor | None) -> tuple[int, int]:
+    """Address of the bank's block, kept as long as the bank is, and the float32 numbers of its raw sums."""
+    known = _BANKS.get(bank)
+    if known is None or known.rule is not rule or known.predictor is not predictor:
+        known = _BANKS[bank] = _Described(bank, rule, predictor)
+    return known.address, known.raw_floats
+
+
+def describe_bank(bank: NeuronBank, rule: FfnRule, predictor: Predictor | None) -> Block:
+    """One BANK record."""
+    first, biases = (bank.up, (bank.up_bias, None)) if bank.gate is None else (bank.gate, (bank.gate_bias, bank.up_bias))
+    assert first.format is bank.up.format is bank.down.format
+    block = np.zeros(1, BANK)
+    block["first"], block["second"], block["down"] = rows_block(first), rows_block(bank.up), rows_block(bank.down)
+    block["outward"] = np.zeros(1, ROWS) if predictor is None else rows_block(predictor.outward)
+    for name, bias in zip(("first_bias", "second_bias"), biases, strict=True):
+        assert bias is None or bias.is_contiguous()
+        block[name] = 0 if bias is None else bias.data_ptr()
+    block["n"] = len(bank)
+    block["kind"], block["activation"] = rule_codes(rule)
+    block["threshold"] = rule.threshold
+    block["predicted_from"] = 0.0 if predictor is None else predictor.threshold
+    return block
+
+
+_KEPT = threading.local()
+
+
+def scratch(floats: int) -> Tensor:
+    """float32 [floats or more], the calling thread's own, the same memory each time: fresh memory would be paged in on every call."""
+    room: Tensor | None = getattr(_KEPT, "room", None)
+    if room is None or len(room) < floats:
+        room = _KEPT.room = torch.empty(floats)
+    return room
 
 
 def _by_tiles(bank: NeuronBank, x: Input, rule: FfnRule) -> Tensor:

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cpu_ops.describe import CODES, check_meets, kernel_input, kernel_rows
+from cpu_ops.describe import CODES, check_meets, input_places, rows_address
 from cpu_ops.kernels.linear import linear as linear_kernel
 from cpu_ops.tiles import decode, tiles
 from models.formats import Input
@@ -19,7 +19,7 @@ def linear(rows: Rows, x: Input, bias: Tensor | None = None) -> Tensor:
     if len(x) > FEW_TOKENS or rows.format.name not in CODES:
         return _by_tiles(rows, x, bias, out)
     check_meets(rows, x)
-    linear_kernel(kernel_rows(rows), len(rows), kernel_input(x), rows.k, out.numpy())
+    linear_kernel(rows_address(rows), *input_places(x), len(x), out.data_ptr())
     return out if bias is None else out.add_(bias)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 
-from cpu_ops.describe import kernel_input, kernel_rows
+from cpu_ops.describe import input_places, rows_address
 from cpu_ops.kernels.gather import gather
 from cpu_ops.linear import linear
 from models.bits import FormatName
@@ -30,8 +30,9 @@ def gathering_bytes_per_second(name: FormatName = "int4", buffer_bytes: int = BU
     rows, x = _rows(name, buffer_bytes)
     chosen = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[: max(1, int(SHARE * len(rows)))]
     which, out = chosen.sort().values.numpy(), torch.empty(len(chosen)).numpy()
-    described, met = kernel_rows(rows), kernel_input(x)
-    return len(which) * rows.format.row_bytes(rows.k) / _median_seconds(lambda: gather(described, which, met, rows.k, out))
+    values, _, scales, _ = input_places(x)
+    address = rows_address(rows)
+    return len(which) * rows.format.row_bytes(rows.k) / _median_seconds(lambda: gather(address, which, values, scales, out))
 
 
 def region_seconds() -> float:

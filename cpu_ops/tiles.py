@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from cpu_ops.describe import CODES, kernel_rows
+from cpu_ops.describe import CODES, rows_address
 from cpu_ops.kernels.decode import decode as decode_kernel
 from models.rows import Rows
 
@@ -23,5 +23,5 @@ def decode(rows: Rows) -> Tensor:
     if rows.format.name not in CODES:
         return rows.decode()
     out = torch.empty(len(rows), rows.k)
-    decode_kernel(kernel_rows(rows), out.numpy())
+    decode_kernel(rows_address(rows), out.data_ptr())
     return out

@@ -8,7 +8,7 @@ from torch import Tensor
 from models.rows import Rows
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class NeuronBank:
     """Neuron i is row i of `gate` (None when plain), of `up`, and of `down` (the transposed down projection).
 

@@ -10,7 +10,7 @@ from models.formats import FORMATS
 from models.formats.base import Format
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Rows:
     """`n` rows of `k` weights. Dimension 0 of every plane is the row; planes may be strided along it, never within a row."""
 

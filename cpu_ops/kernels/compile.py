@@ -20,6 +20,7 @@ from models.paths import home
 P = ParamSpec("P")
 R = TypeVar("R")
 
+loose: Any = numba  # half typed
 config: Any = numba.config  # its fields are made at run time
 FASTMATH = {"reassoc", "contract", "nsz", "arcp", "afn"}
 
@@ -92,6 +93,6 @@ def native(signature: Any, function: Callable[..., Any]) -> Callable[[], int]:
     @cache
     def compiled() -> Any:
         with _cached_here():
-            return numba.cfunc(signature, nopython=True, cache=True)(function)
+            return loose.cfunc(signature, cache=True)(function)
 
     return lambda: int(compiled().address)

@@ -1,142 +1,205 @@
-"""The naked loops of a bank's FFN on few tokens: gate, select, up, down in one parallel region, a merge in a second.
+"""The naked loops of a bank's FFN on few tokens: (predict,) gate, select, up, down in one parallel region, a merge in a second.
 
-Neurons are dealt in blocks to PARTS parts, each with an accumulator of its own; the parts are merged in their order. So a
-token's bits depend on the bank alone: not on the threads, not on the other tokens of the call.
+Neurons are dealt in blocks to parts, each with raw sums of its own; the parts are merged in their order. So a token's bits
+depend on the bank alone: not on the threads, not on the other tokens of the call.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numba
 import numpy as np
+from numba import types
 
-from cpu_ops.kernels.activation import GATED, PLAIN, KernelRule, RuleCodes, activate
-from cpu_ops.kernels.compile import SERIAL_WEIGHTS, inner, kernel
-from cpu_ops.kernels.rows import KernelInput, KernelRows, address_of, ask, axpy, axpy_two, dot
+from cpu_ops.kernels.activation import GATED, GATED_BOTH, PLAIN, activate
+from cpu_ops.kernels.compile import SERIAL_WEIGHTS, inner, kernel, native
+from cpu_ops.kernels.rows import (
+    INPUT,
+    ROWS,
+    address_of,
+    ask,
+    axpys,
+    block_at,
+    dots,
+    floats_at,
+    scales_of,
+    settle,
+    weights_of,
+)
 
 Floats = np.ndarray[Any, np.dtype[np.float32]]
 Indices = np.ndarray[Any, np.dtype[np.int64]]
 
-PARTS = 32  # at most: more than the threads that a memory bus can feed, few enough to merge
+PARTS = 24  # at most: 2, 3, 4, 6, 8 and 12 threads get equal shares, and merging costs 2 % of a 7B layer's bytes
 BLOCK = 16  # neurons dealt at once: hot neurons come first, so long runs would give one thread all the work
+WAITING = 8  # rows of `down` that are added in one go
+ROOM = WAITING + BLOCK
+PIECES = 48  # of the merge. Never as many as parts: Numba would make one loop of both, since it does not see what addresses share
+
+# A bank and its rule, described once. `first` decides whether a neuron fires: gate, or up when there is no gate (then `second`
+# is not read). Biases are addresses of float32 [n], or 0. `outward` are the predictor's rows, its n 0 where there is none.
+BANK = np.dtype(
+    [("first", ROWS), ("second", ROWS), ("down", ROWS), ("outward", ROWS)]
+    + [(name, np.int64) for name in ("first_bias", "second_bias", "n", "kind", "activation")]
+    + [("threshold", np.float64), ("predicted_from", np.float64)]
+)
+# One call: the bank's block; x and what the predictor multiplies with; raw sums float32 [parts, tokens, raw]; out float32 [tokens, k].
+CALL = np.dtype(
+    [("bank", np.int64), ("x", INPUT), ("inside", INPUT)] + [(name, np.int64) for name in ("tokens", "parts", "sums", "out", "threads")]
+)
+bank_at, call_at = block_at(BANK), block_at(CALL)
 
 
-class KernelBank(NamedTuple):
-    """`first` decides whether a neuron fires: gate, or up when there is no gate (then `second` is not read).
-
-    A bias is float32 [N], or empty when there is none.
-    """
-
-    first: KernelRows
-    second: KernelRows
-    down: KernelRows
-    first_bias: Floats
-    second_bias: Floats
-    n: int
+def parts_of(neurons: int) -> int:
+    """How many parts a bank is dealt to."""
+    return max(1, min(PARTS, neurons // (4 * BLOCK)))
 
 
 @inner
-def _select(bank: KernelBank, block: int, x: KernelInput, k: int, rule: KernelRule, h: Floats, passed: Indices) -> int:
-    """Activations of `first` for a block's neurons; those that pass for some token are kept, and their other rows asked for."""
+def _predict(bank: Any, call: Any, part: int, chosen: Indices, marks: Indices) -> int:
+    """The part's neurons that are predicted to fire for some token, and for which: bit t of a mark is token t."""
+    scores = np.empty(call.tokens, np.float32)
     count = 0
-    for i in range(block * BLOCK, min((block + 1) * BLOCK, bank.n)):
+    for block in range(part, (bank.n + BLOCK - 1) // BLOCK, call.parts):
+        for i in range(block * BLOCK, min((block + 1) * BLOCK, bank.n)):
+            dots(bank.outward, i, call.inside, call.tokens, address_of(scores), 4)
+            mark = np.int64(0)
+            for token in range(call.tokens):
+                mark |= np.int64(scores[token] >= bank.predicted_from) << token
+            chosen[count], marks[count] = i, mark
+            count += mark != 0
+    return count
+
+
+@inner
+def _select(bank: Any, call: Any, chosen: Indices, marks: Indices, h: Floats, passed: Indices) -> int:
+    """Activations of `first` for the chosen neurons; those that pass for some token are kept, and what is read next asked for."""
+    tokens, count = call.tokens, 0
+    for place in range(len(chosen)):
+        i, mark = chosen[place], marks[place]
+        dots(bank.first, i, call.x, tokens, address_of(h) + count * tokens * 4, 4)
+        bias = floats_at(bank.first_bias, bank.n)[i] if bank.first_bias != 0 else np.float32(0.0)
         passes = False
-        for token in range(h.shape[1]):
-            z = dot(bank.first, i, x, token, k)
-            if len(bank.first_bias) > 0:
-                z += bank.first_bias[i]
-            h[count, token] = activate(z, rule)
+        for token in range(tokens):
+            h[count, token] = activate(h[count, token] + bias, bank) if (mark >> token) & 1 else np.float32(0.0)
             passes |= h[count, token] != 0
         if passes:
-            if rule.codes.kind != PLAIN:
-                ask(bank.second, i, k)
-            ask(bank.down, i, k)
+            if bank.kind != PLAIN:
+                ask(bank.second, i)
+            if bank.kind != GATED_BOTH:
+                ask(bank.down, i)
             passed[count] = i
             count += 1
     return count
 
 
 @inner
-def _multiply(bank: KernelBank, x: KernelInput, k: int, rule: KernelRule, h: Floats, passed: Indices, count: int) -> None:
+def _multiply(bank: Any, call: Any, h: Floats, passed: Indices, count: int) -> None:
     """h *= up (or its activation) for the tokens where the gate passed."""
+    tokens = call.tokens
+    z = np.empty(tokens, np.float32)
     for place in range(count):
         i = passed[place]
-        for token in range(h.shape[1]):
+        dots(bank.second, i, call.x, tokens, address_of(z), 4)
+        bias = floats_at(bank.second_bias, bank.n)[i] if bank.second_bias != 0 else np.float32(0.0)
+        fires = False
+        for token in range(tokens):
             if h[place, token] != 0:
-                z = dot(bank.second, i, x, token, k)
-                if len(bank.second_bias) > 0:
-                    z += bank.second_bias[i]
-                h[place, token] *= z if rule.codes.kind == GATED else activate(z, rule)
+                up = z[token] + bias
+                h[place, token] *= up if bank.kind == GATED else activate(up, bank)
+                fires |= h[place, token] != 0
+        if fires and bank.kind == GATED_BOTH:
+            ask(bank.down, i)
 
 
 @inner
-def _add_down(bank: KernelBank, k: int, h: Floats, passed: Indices, count: int, out: int) -> None:
-    """out[T, k] += h · down for the neurons that fire, two rows at a time. `out` is an address."""
-    for place in range(0, count, 2):
-        other = min(place + 1, count - 1)
-        i, j = passed[place], passed[other]
-        for token in range(h.shape[1]):
-            h_i = h[place, token]
-            h_j = h[other, token] if other > place else np.float32(0.0)
-            if h_i != 0 and h_j != 0:
-                axpy_two(bank.down, i, h_i, j, h_j, out + token * k * 4, k)
-            elif h_i != 0:
-                axpy(bank.down, i, h_i, out + token * k * 4, k)
-            elif h_j != 0:
-                axpy(bank.down, j, h_j, out + token * k * 4, k)
+def _flush(bank: Any, token: int, rows: Indices, factors: Floats, count: int, raw: int) -> None:
+    axpys(bank.down, address_of(rows) + token * ROOM * 16, address_of(factors) + token * ROOM * 4, count, raw)
 
 
 @inner
-def _ffn_part(bank: KernelBank, part: int, x: KernelInput, rule: KernelRule, sums: Floats) -> None:
-    """sums[part, T, K] = what the part's blocks add."""
-    parts, tokens, k = sums.shape
+def _queue_down(bank: Any, h: Floats, passed: Indices, count: int, token: int, rows: Indices, factors: Floats, waiting: int) -> int:
+    """Appends the neurons that fire for a token to its rows of `down` that wait to be added."""
+    for place in range(count):
+        if h[place, token] != 0:
+            rows[token, waiting, 0] = weights_of(bank.down, passed[place])
+            rows[token, waiting, 1] = scales_of(bank.down, passed[place])
+            factors[token, waiting] = h[place, token]
+            waiting += 1
+    return waiting
+
+
+@inner
+def _ffn_part(call: Any, part: int) -> None:
+    """sums[part, T, raw] = what the part's neurons add."""
+    bank, tokens = bank_at(call.bank), call.tokens
+    raw_bytes = 4 * bank.down.raw_floats
+    sums = call.sums + part * tokens * raw_bytes
+    floats_at(sums, tokens * bank.down.raw_floats)[:] = 0
+    own = (bank.n // (BLOCK * call.parts) + 1) * BLOCK
+    chosen, marks = np.empty(own, np.int64), np.empty(own, np.int64)
+    found = _predict(bank, call, part, chosen, marks) if bank.outward.n > 0 else _deal(bank, call, part, chosen, marks)
+    h, passed = np.empty((BLOCK, tokens), np.float32), np.empty(BLOCK, np.int64)
+    rows, factors = np.empty((tokens, ROOM, 2), np.int64), np.empty((tokens, ROOM), np.float32)
+    waiting = np.zeros(tokens, np.int64)
+    for first in range(0, found, BLOCK):
+        last = min(first + BLOCK, found)
+        if bank.outward.n > 0:
+            for place in range(last, min(last + BLOCK, found)):
+                ask(bank.first, chosen[place])
+        count = _select(bank, call, chosen[first:last], marks[first:last], h, passed)
+        if bank.kind != PLAIN:
+            _multiply(bank, call, h, passed, count)
+        for token in range(tokens):
+            waiting[token] = _queue_down(bank, h, passed, count, token, rows, factors, waiting[token])
+            if waiting[token] >= WAITING:
+                _flush(bank, token, rows, factors, waiting[token], sums + token * raw_bytes)
+                waiting[token] = 0
     for token in range(tokens):
-        for column in range(k):
-            sums[part, token, column] = 0
-    h = np.empty((BLOCK, tokens), np.float32)
-    passed = np.empty(BLOCK, np.int64)
-    for block in range(part, (bank.n + BLOCK - 1) // BLOCK, parts):
-        count = _select(bank, block, x, k, rule, h, passed)
-        if rule.codes.kind != PLAIN:
-            _multiply(bank, x, k, rule, h, passed, count)
-        _add_down(bank, k, h, passed, count, address_of(sums) + part * tokens * k * 4)
+        _flush(bank, token, rows, factors, waiting[token], sums + token * raw_bytes)
 
 
 @inner
-def _merge_part(sums: Floats, first: int, last: int, out: Floats) -> None:
-    """out[T, first:last] = the parts' sums, added in their order."""
-    for token in range(len(out)):
+def _deal(bank: Any, call: Any, part: int, chosen: Indices, marks: Indices) -> int:
+    """All of the part's neurons, for all tokens."""
+    count = 0
+    for block in range(part, (bank.n + BLOCK - 1) // BLOCK, call.parts):
+        for i in range(block * BLOCK, min((block + 1) * BLOCK, bank.n)):
+            chosen[count], marks[count] = i, -1
+            count += 1
+    return count
+
+
+@inner
+def _merge(call: Any, size: int, first: int, last: int) -> None:
+    """The parts' raw sums, added in their order, in columns first..last of the first part's."""
+    sums = floats_at(call.sums, call.parts * size)
+    for part in range(1, call.parts):
         for column in range(first, last):
-            out[token, column] = sums[0, token, column]
-        for part in range(1, len(sums)):
-            for column in range(first, last):
-                out[token, column] += sums[part, token, column]
+            sums[column] += sums[part * size + column]
 
 
 @kernel
-def ffn(
-    first: KernelRows,
-    second: KernelRows,
-    down: KernelRows,
-    first_bias: Floats,
-    second_bias: Floats,
-    n: int,
-    x: KernelInput,
-    codes: RuleCodes,
-    threshold: float,
-    out: Floats,
-) -> None:
-    """out[T, K] = what the neurons of a bank add. (A parallel loop carries no tuples of tuples: they are made inside.)"""
-    tokens, k = out.shape
-    parts = max(1, min(PARTS, n // (4 * BLOCK)))
-    sums = np.empty((parts, tokens, k), np.float32)
-    if n * k * tokens <= SERIAL_WEIGHTS:
-        bank = KernelBank(first, second, down, first_bias, second_bias, n)
+def ffn(address: int) -> None:
+    """Fills `out` of the CALL at an address: what the neurons of its bank add."""
+    call = call_at(address)
+    bank, parts = bank_at(call.bank), call.parts
+    size = call.tokens * bank.down.raw_floats
+    if bank.n * bank.down.k * call.tokens <= SERIAL_WEIGHTS:
         for part in range(parts):
-            _ffn_part(bank, part, x, KernelRule(codes, threshold), sums)
-        _merge_part(sums, 0, k, out)
-        return
-    for part in numba.prange(parts):
-        bank = KernelBank(first, second, down, first_bias, second_bias, n)
-        _ffn_part(bank, part, x, KernelRule(codes, threshold), sums)
-    for part in numba.prange(parts):
-        _merge_part(sums, part * k // parts, (part + 1) * k // parts, out)
+            _ffn_part(call, part)
+        _merge(call, size, 0, size)
+    else:
+        for part in numba.prange(parts):
+            _ffn_part(call_at(address), part)
+        for piece in numba.prange(PIECES):
+            _merge(call_at(address), size, piece * size // PIECES, (piece + 1) * size // PIECES)
+    for token in range(call.tokens):
+        settle(bank.down, call.sums + token * bank.down.raw_floats * 4, call.out + token * bank.down.k * 4)
+
+
+def _ffn_native(address: int) -> None:
+    numba.set_num_threads(call_at(address).threads)
+    ffn(address)
+
+
+ffn_pointer = native(types.void(types.int64), _ffn_native)

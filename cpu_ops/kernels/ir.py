@@ -104,8 +104,9 @@ def halves_to_floats(builder: Builder, bits: Value) -> Value:
 
 
 def variable(builder: Builder, initial: Value) -> Value:
-    """A place for one value, which LLVM turns into a register."""
-    at = builder.alloca(initial.type)
+    """A place for one value, which LLVM turns into a register: only if it is made at the function's beginning."""
+    with builder.goto_entry_block():
+        at = builder.alloca(initial.type)
     builder.store(initial, at)
     return at
 

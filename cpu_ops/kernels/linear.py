@@ -1,30 +1,38 @@
 """The naked loop of a matrix product of few tokens."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numba
-import numpy as np
 
 from cpu_ops.kernels.compile import SERIAL_WEIGHTS, inner, kernel
-from cpu_ops.kernels.rows import KernelInput, KernelRows, dot
+from cpu_ops.kernels.rows import dots, rows_at
 
-Floats = np.ndarray[Any, np.dtype[np.float32]]
+PARTS = 48  # pieces of a matrix: equal shares for 2, 3, 4, 6, 8, 12 and 16 threads
 
-PARTS = 64  # pieces of a matrix, shared among however many threads there are
+
+class KernelInput(NamedTuple):
+    """The vectors of a call, as an INPUT block has them."""
+
+    values: int
+    values_stride: int
+    scales: int
+    scales_stride: int
 
 
 @inner
-def _linear_part(rows: KernelRows, first: int, last: int, x: KernelInput, k: int, out: Floats) -> None:
+def linear_part(rows: Any, first: int, last: int, x: Any, tokens: int, out: int) -> None:
     for i in range(first, last):
-        for token in range(len(out)):
-            out[token, i] = dot(rows, i, x, token, k)
+        dots(rows, i, x, tokens, out + 4 * i, 4 * rows.n)
 
 
 @kernel
-def linear(rows: KernelRows, n: int, x: KernelInput, k: int, out: Floats) -> None:
-    """out[T, n] = x · rows."""
-    if n * k * len(out) <= SERIAL_WEIGHTS:
-        _linear_part(rows, 0, n, x, k, out)
+def linear(rows: int, values: int, values_stride: int, scales: int, scales_stride: int, tokens: int, out: int) -> None:
+    """out[T, n] = x · rows, of the ROWS block at address `rows`."""
+    matrix = rows_at(rows)
+    n = matrix.n
+    if n * matrix.k * tokens <= SERIAL_WEIGHTS:
+        linear_part(matrix, 0, n, KernelInput(values, values_stride, scales, scales_stride), tokens, out)
         return
     for part in numba.prange(PARTS):
-        _linear_part(rows, part * n // PARTS, (part + 1) * n // PARTS, x, k, out)
+        x = KernelInput(values, values_stride, scales, scales_stride)
+        linear_part(rows_at(rows), part * n // PARTS, (part + 1) * n // PARTS, x, tokens, out)

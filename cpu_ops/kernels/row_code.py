@@ -1,4 +1,4 @@
-"""What a format has to say to have kernels: code for four things done with one stored row.
+"""What a format has to say to have kernels: code for the few things done with stored rows.
 
 Each is a small function of addresses, compiled by itself; kernels call it through its address. So kernels are compiled once for
 all formats, and a format is compiled in a tenth of a second.
@@ -12,7 +12,7 @@ from typing import Any, ClassVar, NamedTuple
 from llvmlite import ir
 from numba.core.compiler_lock import global_compiler_lock
 
-from cpu_ops.kernels.ir import CACHE_LINE, F32, I64, Builder, Value, constant, offset, prefetch, repeat
+from cpu_ops.kernels.ir import CACHE_LINE, F32, I64, Builder, Value, constant, load, offset, prefetch, repeat, store, vector
 from cpu_ops.kernels.target import codegen
 
 VOID = ir.VoidType()
@@ -26,33 +26,53 @@ class Row(NamedTuple):
 
 
 class RowCode(ABC):
-    """Emits one format's code. Every loop adds in an order that depends on `k` alone."""
+    """Emits one format's code. Every loop adds in an order that depends on `k` alone, and for `axpy` on the order of the rows.
+
+    What rows add up to is kept as raw sums, float32 [raw_floats(k)] that begin as zeros, in whatever order suits the format;
+    raw sums of several parts may be added; `settle` puts them in the order of the weights.
+    """
 
     name: ClassVar[str]
+    together: ClassVar[int] = 2  # rows added in one pass over the raw sums
 
     @abstractmethod
     def dot(self, builder: Builder, row: Row, x: Row, k: Value) -> Value:
         """row · x -> float32."""
 
     @abstractmethod
-    def axpy(self, builder: Builder, rows: Sequence[Row], factors: Sequence[Value], out: Value, k: Value) -> None:
-        """out[k] += factor · row[k], one row after the other, in one pass over `out` (float32 [K])."""
+    def axpy(self, builder: Builder, rows: Sequence[Row], factors: Sequence[Value], raw: Value, k: Value) -> None:
+        """raw += factor · row, one row after the other, in one pass over `raw`."""
 
     @abstractmethod
     def plane_bytes(self, builder: Builder, k: Value) -> tuple[Value, Value]:
         """Bytes of a row's weights and of its scales."""
 
+    def raw_floats(self, k: int) -> int:
+        """float32 numbers of raw sums."""
+        return k
+
+    def settle(self, builder: Builder, raw: Value, out: Value, k: Value) -> None:
+        """out float32 [k] = what raw sums stand for."""
+
+        def move(index: Value) -> None:
+            store(builder, load(builder, offset(builder, raw, index, 4), vector(F32, 1)), offset(builder, out, index, 4))
+
+        repeat(builder, constant(I64, 0), k, move)
+
 
 class Addresses(NamedTuple):
-    """dot(row, x, k) -> float32; axpy(row, factor, out, k); axpy_two(row, factor, row, factor, out, k); ask(row, k).
+    """The functions of a format. A row is two int64 addresses: weights, scales.
 
-    A row is two int64 addresses. `axpy_two` gives the bits of two `axpy`; `ask` prefetches every cache line of a row, its scales
-    too: in a plane of their own they are a second random access.
+    dot(row, x, k) -> float32.
+    dots(row, x, x_stride, x_scales, x_scales_stride, tokens, out, out_stride, k): `dot` with each token, the same bits; strides in bytes.
+    axpys(rows, factors, count, raw, k): raw += factor · row, in order; at the addresses lie int64 [count, 2], float32 [count].
+    settle(raw, out, k). ask(row, k) prefetches every cache line of a row, its scales too.
     """
 
     dot: int
-    axpy: int
-    axpy_two: int
+    dots: int
+    axpys: int
+    settle: int
     ask: int
 
 
@@ -61,7 +81,7 @@ def compiled(code: RowCode) -> tuple[Addresses, Any]:
     """The functions' addresses, and the library that must live as long as they are used."""
     library = codegen().create_library(f"thermocline.{code.name}")
     module = library.create_ir_module(code.name)
-    names = [_emit(module, code, emit) for emit in (_dot, _axpy, _axpy_two, _ask)]
+    names = [_emit(module, code, emit) for emit in (_dot, _dots, _axpys, _settle, _ask)]
     with global_compiler_lock:
         library.add_ir_module(module)
         library.finalize()
@@ -82,21 +102,47 @@ def _dot(code: RowCode) -> Any:
     return F32, [I64] * 5, body
 
 
-def _axpy(code: RowCode) -> Any:
-    def body(builder: Builder, weights: Value, scales: Value, factor: Value, out: Value, k: Value) -> None:
-        code.axpy(builder, [Row(weights, scales)], [factor], out, k)
-        builder.ret_void()
-
-    return VOID, [I64, I64, F32, I64, I64], body
-
-
-def _axpy_two(code: RowCode) -> Any:
+def _dots(code: RowCode) -> Any:
     def body(builder: Builder, *arguments: Value) -> None:
-        a, a_scales, a_factor, b, b_scales, b_factor, out, k = arguments
-        code.axpy(builder, [Row(a, a_scales), Row(b, b_scales)], [a_factor, b_factor], out, k)
+        weights, scales, x, x_stride, x_scales, x_scales_stride, tokens, out, out_stride, k = arguments
+
+        def one(token: Value) -> None:
+            there = Row(builder.add(x, builder.mul(token, x_stride)), builder.add(x_scales, builder.mul(token, x_scales_stride)))
+            result = code.dot(builder, Row(weights, scales), there, k)
+            store(builder, result, builder.add(out, builder.mul(token, out_stride)))
+
+        repeat(builder, constant(I64, 0), tokens, one)
         builder.ret_void()
 
-    return VOID, [I64, I64, F32, I64, I64, F32, I64, I64], body
+    return VOID, [I64] * 10, body
+
+
+def _axpys(code: RowCode) -> Any:
+    def body(builder: Builder, rows: Value, factors: Value, count: Value, raw: Value, k: Value) -> None:
+        def some(first: Value, how_many: int) -> None:
+            places = [builder.add(first, constant(I64, place)) for place in range(how_many)]
+            chosen = [_row_at(builder, offset(builder, rows, place, 16)) for place in places]
+            given = [load(builder, offset(builder, factors, place, 4), F32) for place in places]
+            code.axpy(builder, chosen, given, raw, k)
+
+        whole = builder.udiv(count, constant(I64, code.together))
+        repeat(builder, constant(I64, 0), whole, lambda index: some(builder.mul(index, constant(I64, code.together)), code.together))
+        repeat(builder, builder.mul(whole, constant(I64, code.together)), count, lambda index: some(index, 1))
+        builder.ret_void()
+
+    return VOID, [I64] * 5, body
+
+
+def _row_at(builder: Builder, address: Value) -> Row:
+    return Row(load(builder, address, I64), load(builder, builder.add(address, constant(I64, 8)), I64))
+
+
+def _settle(code: RowCode) -> Any:
+    def body(builder: Builder, raw: Value, out: Value, k: Value) -> None:
+        code.settle(builder, raw, out, k)
+        builder.ret_void()
+
+    return VOID, [I64] * 3, body
 
 
 def _ask(code: RowCode) -> Any:

@@ -1,7 +1,14 @@
-"""The words kernels are written in: rows and inputs as numbers, and `dot`, `axpy`, `axpy_two` and `ask` on them."""
+"""The words kernels are written in: blocks of numbers in memory that say where rows and inputs lie, and what can be done with them.
 
-from typing import Any, NamedTuple
+A kernel takes the address of a block, one integer: that costs Python 1 µs, where tuples and arrays cost several each, and a
+caller that is not Python can do it too.
+"""
 
+from collections.abc import Callable
+from typing import Any
+
+import numba
+import numpy as np
 from llvmlite import ir
 from numba import types
 
@@ -10,27 +17,30 @@ from cpu_ops.kernels.ir import F32, I64, Builder, Value, pointer
 
 LONG, FLOAT = types.int64, types.float32
 
-
-class KernelRows(NamedTuple):
-    """A matrix: the addresses of its format's functions; each plane's row 0 and the bytes from one row to the next."""
-
-    dot: int
-    axpy: int
-    axpy_two: int
-    ask: int
-    weights: int
-    weights_stride: int
-    scales: int
-    scales_stride: int
+# A matrix: the addresses of its format's functions (see `row_code.Addresses`), each plane's row 0 and the bytes from one row
+# to the next, how many rows and weights, and the float32 numbers of its raw sums.
+ROWS = np.dtype(
+    [(name, np.int64) for name in ("dot", "dots", "axpys", "settle", "ask")]
+    + [(name, np.int64) for name in ("weights", "weights_stride", "scales", "scales_stride", "n", "k", "raw_floats")]
+)
+# The vectors of a call: token 0 and the bytes from one token to the next, of values and of scales.
+INPUT = np.dtype([(name, np.int64) for name in ("values", "values_stride", "scales", "scales_stride")])
 
 
-class KernelInput(NamedTuple):
-    """The vectors of a call: token 0 and the bytes from one token to the next, of values and of scales."""
+def block_at(kind: np.dtype[Any]) -> Callable[[int], Any]:
+    """The kernels' view of a block: a function from its address to a record of `kind`."""
+    record = numba.from_dtype(kind)
 
-    values: int
-    values_stride: int
-    scales: int
-    scales_stride: int
+    def typed(typing: Any, address: Any) -> Any:
+        def emit(context: Any, builder: Builder, signature: Any, arguments: Any) -> Value:
+            return builder.inttoptr(arguments[0], context.get_value_type(record))
+
+        return record(LONG), emit
+
+    return intrinsic(typed)
+
+
+rows_at = block_at(ROWS)
 
 
 def _call(result: Any, kinds: list[Any]) -> Any:
@@ -50,21 +60,18 @@ def _call_dot(typing: Any, f: Any, row: Any, scales: Any, x: Any, x_scales: Any,
 
 
 @intrinsic
-def _call_axpy(typing: Any, f: Any, row: Any, scales: Any, factor: Any, out: Any, k: Any) -> Any:
-    return types.void(LONG, LONG, LONG, FLOAT, LONG, LONG), _call(ir.VoidType(), [I64, I64, F32, I64, I64])
-
-
-@intrinsic
-def _call_axpy_two(
-    typing: Any, f: Any, a: Any, a_scales: Any, a_factor: Any, b: Any, b_scales: Any, b_factor: Any, out: Any, k: Any
-) -> Any:
-    kinds = [I64, I64, F32, I64, I64, F32, I64, I64]
-    return types.void(LONG, LONG, LONG, FLOAT, LONG, LONG, FLOAT, LONG, LONG), _call(ir.VoidType(), kinds)
-
-
-@intrinsic
-def _call_ask(typing: Any, f: Any, row: Any, scales: Any, k: Any) -> Any:
+def _call_three(typing: Any, f: Any, a: Any, b: Any, c: Any) -> Any:
     return types.void(LONG, LONG, LONG, LONG), _call(ir.VoidType(), [I64] * 3)
+
+
+@intrinsic
+def _call_five(typing: Any, f: Any, a: Any, b: Any, c: Any, d: Any, e: Any) -> Any:
+    return types.void(LONG, LONG, LONG, LONG, LONG, LONG), _call(ir.VoidType(), [I64] * 5)
+
+
+@intrinsic
+def _call_ten(typing: Any, f: Any, a: Any, b: Any, c: Any, d: Any, e: Any, g: Any, h: Any, i: Any, j: Any, k: Any) -> Any:
+    return types.void(*[LONG] * 11), _call(ir.VoidType(), [I64] * 10)
 
 
 @intrinsic
@@ -78,29 +85,60 @@ def address_of(typing: Any, array: Any) -> Any:
     return LONG(array), emit
 
 
+@intrinsic
+def floats_at(typing: Any, address: Any, count: Any) -> Any:
+    """float32 [count] over the memory at an address."""
+    kind = types.Array(FLOAT, 1, "C")
+
+    def emit(context: Any, builder: Builder, signature: Any, arguments: Any) -> Value:
+        data = builder.inttoptr(arguments[0], context.get_data_type(FLOAT).as_pointer())
+        array = context.make_array(kind)(context, builder)
+        context.populate_array(
+            array, data=data, shape=[arguments[1]], strides=[ir.Constant(I64, 4)], itemsize=ir.Constant(I64, 4), meminfo=None
+        )
+        return array._getvalue()
+
+    return kind(LONG, LONG), emit
+
+
 @inner
-def dot(rows: KernelRows, i: int, x: KernelInput, token: int, k: int) -> Any:
+def weights_of(rows: Any, i: int) -> Any:
+    """The address of row i."""
+    return rows.weights + i * rows.weights_stride
+
+
+@inner
+def scales_of(rows: Any, i: int) -> Any:
+    return rows.scales + i * rows.scales_stride
+
+
+@inner
+def dot(rows: Any, i: int, x: Any, token: int) -> Any:
     """Row `i` · token `token` of `x` -> float32."""
-    row, scales = rows.weights + i * rows.weights_stride, rows.scales + i * rows.scales_stride
-    return _call_dot(rows.dot, row, scales, x.values + token * x.values_stride, x.scales + token * x.scales_stride, k)
+    there, its_scales = x.values + token * x.values_stride, x.scales + token * x.scales_stride
+    return _call_dot(rows.dot, weights_of(rows, i), scales_of(rows, i), there, its_scales, rows.k)
 
 
 @inner
-def axpy(rows: KernelRows, i: int, factor: Any, out: int, k: int) -> None:
-    """out[:k] += factor · row i; `out` is the address of float32 values."""
-    row, scales = rows.weights + i * rows.weights_stride, rows.scales + i * rows.scales_stride
-    _call_axpy(rows.axpy, row, scales, factor, out, k)
+def dots(rows: Any, i: int, x: Any, tokens: int, out: int, out_stride: int) -> None:
+    """Row `i` with every token, written to the addresses out + token · out_stride: the bits of `dot`."""
+    row, scales = weights_of(rows, i), scales_of(rows, i)
+    _call_ten(rows.dots, row, scales, x.values, x.values_stride, x.scales, x.scales_stride, tokens, out, out_stride, rows.k)
 
 
 @inner
-def axpy_two(rows: KernelRows, i: int, i_factor: Any, j: int, j_factor: Any, out: int, k: int) -> None:
-    """`axpy` of row i, then of row j, to the same bits, in one pass over `out`."""
-    a, a_scales = rows.weights + i * rows.weights_stride, rows.scales + i * rows.scales_stride
-    b, b_scales = rows.weights + j * rows.weights_stride, rows.scales + j * rows.scales_stride
-    _call_axpy_two(rows.axpy_two, a, a_scales, i_factor, b, b_scales, j_factor, out, k)
+def axpys(rows: Any, chosen: int, factors: int, count: int, raw: int) -> None:
+    """raw += factor · row for each of `count` rows, in order. `chosen` int64 [count, 2]: addresses as `weights_of` and `scales_of` give."""
+    _call_five(rows.axpys, chosen, factors, count, raw, rows.k)
 
 
 @inner
-def ask(rows: KernelRows, i: int, k: int) -> None:
+def settle(rows: Any, raw: int, out: int) -> None:
+    """out float32 [k] = what raw sums stand for."""
+    _call_three(rows.settle, raw, out, rows.k)
+
+
+@inner
+def ask(rows: Any, i: int) -> None:
     """Prefetches row i."""
-    _call_ask(rows.ask, rows.weights + i * rows.weights_stride, rows.scales + i * rows.scales_stride, k)
+    _call_three(rows.ask, weights_of(rows, i), scales_of(rows, i), rows.k)

@@ -41,6 +41,11 @@ class BankRegions:
     up_bias: Region
 
     @property
+    def parts(self) -> tuple[Region, Region, Region, Region]:
+        """In the order of the file."""
+        return self.gate, self.up_down, self.gate_bias, self.up_bias
+
+    @property
     def end(self) -> int:
         return aligned(self.up_bias.offset + self.up_bias.nbytes)
 

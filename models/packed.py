@@ -1,8 +1,7 @@
-"""PackedModel: a packed folder, opened. Reads straight into the memory that will be used, a bounded chunk at a time where
-rows change places, so that loading needs little more than what it keeps."""
+"""PackedModel: a packed folder, opened. Reads straight into the memory that will be used, every row to its place in the
+profile's order, so that loading needs little more than what it keeps."""
 
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,20 +9,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from models.arena import allocate
 from models.bank import NeuronBank
-from models.bits import BITS, FormatName
+from models.bits import BITS
 from models.errors import BadArtefact
 from models.layout import MANIFEST_FILE, SPINE_FILE, BankRegions, Region, bank_regions, layer_bytes, layer_file, spine_tensors
 from models.manifest import REMEDY, Manifest, StoredTensor, computed_sizes, load_manifest
+from models.reading import Span, contiguous, opened, read, scattered
 from models.rows import Rows
 from models.spine import LayerSpine, Spine
 
-CHUNK_BYTES = 1 << 18
 Allocate = Callable[[int], Tensor]  # bytes -> uint8 [bytes] in CPU memory
-
-
-def allocate(count: int) -> Tensor:
-    return torch.empty(count, dtype=torch.uint8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,42 +45,35 @@ class PackedModel:
     def source(self) -> Path:
         return Path(self.manifest.source)
 
-    def load_spine(self, device: torch.device | str = "cpu") -> Spine:
-        """Everything but the neurons."""
-        layers = [self.load_layer_spine(layer, device) for layer in range(self.manifest.spec.n_layers)]
-        embed = self.load_embedding(device)
-        with opened(self.folder / SPINE_FILE) as descriptor:
-            head = embed if self.manifest.spec.tied_head else self._rows(descriptor, "head", device)
-            return Spine(embed, layers, self._vector(descriptor, "norm", device), head)
+    def load_spine(self, device: torch.device | str = "cpu", allocate: Allocate = allocate) -> Spine:
+        """Everything but the neurons, put where `allocate` says when `device` is the CPU."""
+        layers = [self.load_layer_spine(layer, device, allocate) for layer in range(self.manifest.spec.n_layers)]
+        embed = self.load_embedding(device, allocate)
+        with self._spine(device, allocate) as spine:
+            head = embed if self.manifest.spec.tied_head else spine.rows("head")
+            return Spine(embed, layers, spine.vector("norm"), head)
 
-    def load_embedding(self, device: torch.device | str = "cpu") -> Rows:
-        with opened(self.folder / SPINE_FILE) as descriptor:
-            return self._rows(descriptor, "embed", device)
+    def load_embedding(self, device: torch.device | str = "cpu", allocate: Allocate = allocate) -> Rows:
+        with self._spine(device, allocate) as spine:
+            return spine.rows("embed")
 
-    def load_layer_spine(self, layer: int, device: torch.device | str = "cpu") -> LayerSpine:
+    def load_layer_spine(self, layer: int, device: torch.device | str = "cpu", allocate: Allocate = allocate) -> LayerSpine:
         at = f"layers.{layer}"
-        with opened(self.folder / SPINE_FILE) as descriptor:
+        with self._spine(device, allocate) as spine:
             return LayerSpine(
-                attention_norm=self._vector(descriptor, f"{at}.attention_norm", device),
-                qkv=self._rows(descriptor, f"{at}.qkv", device),
-                qkv_bias=self._optional(descriptor, f"{at}.qkv_bias", device),
-                o=self._rows(descriptor, f"{at}.o", device),
-                o_bias=self._optional(descriptor, f"{at}.o_bias", device),
-                ffn_norm=self._vector(descriptor, f"{at}.ffn_norm", device),
-                down_bias=self._optional(descriptor, f"{at}.down_bias", device),
+                attention_norm=spine.vector(f"{at}.attention_norm"),
+                qkv=spine.rows(f"{at}.qkv"),
+                qkv_bias=spine.optional(f"{at}.qkv_bias"),
+                o=spine.rows(f"{at}.o"),
+                o_bias=spine.optional(f"{at}.o_bias"),
+                ffn_norm=spine.vector(f"{at}.ffn_norm"),
+                down_bias=spine.optional(f"{at}.down_bias"),
             )
 
-    def _rows(self, descriptor: int, name: str, device: torch.device | str) -> Rows:
-        stored = self.manifest.spine[name]
-        data = allocate(_nbytes(stored))
-        read_into(descriptor, stored.offset, data)
-        return Rows.view(stored.format, stored.width, data.view(stored.rows, -1).to(device))
-
-    def _vector(self, descriptor: int, name: str, device: torch.device | str) -> Tensor:
-        return self._rows(descriptor, name, device).decode()[0]
-
-    def _optional(self, descriptor: int, name: str, device: torch.device | str) -> Tensor | None:
-        return self._vector(descriptor, name, device) if name in self.manifest.spine else None
+    @contextmanager
+    def _spine(self, device: torch.device | str, allocate: Allocate) -> Iterator["_SpineFile"]:
+        with opened(self.folder / SPINE_FILE) as descriptor:
+            yield _SpineFile(descriptor, self.manifest.spine, device, allocate)
 
     def load_banks(
         self,
@@ -99,25 +88,25 @@ class PackedModel:
         order: int64 [E, N], hottest first; file order when None. hot: how many of that order go to `hot_device`, per expert;
         none when None. Cold rows are put where `allocate` says.
         """
-        spec = self.manifest.spec
-        pairs = []
+        spec, counts = self.manifest.spec, hot or [0] * self.manifest.spec.n_experts
+        banks = [
+            _BankMemory.of(bank_regions(spec, self.manifest.sizes, expert), counts[expert], allocate) for expert in range(spec.n_experts)
+        ]
+        places = [torch.arange(spec.n_neurons) if order is None else inverse(order[expert]) for expert in range(spec.n_experts)]
         with opened(self.folder / layer_file(layer)) as descriptor:
-            for expert in range(spec.n_experts):
-                place = torch.arange(spec.n_neurons)
-                if order is not None:
-                    place = torch.empty_like(order[expert]).scatter_(0, order[expert], place)
-                count = 0 if hot is None else hot[expert]
-                split = _Split(descriptor, place, count, torch.device(hot_device), allocate)
-                pairs.append(self._bank(split, bank_regions(spec, self.manifest.sizes, expert)))
-        return pairs
+            read(descriptor, [span for bank, place in zip(banks, places, strict=True) for span in bank.spans(place)])
+        return [(self._bank([part.to(hot_device) for part in bank.hot]), self._bank(bank.cold)) for bank in banks]
 
-    def _bank(self, split: "_Split", regions: BankRegions) -> tuple[NeuronBank, NeuronBank]:
-        gate, both = split.read(regions.gate), split.read(regions.up_down)
-        gate_bias, up_bias = split.read(regions.gate_bias), split.read(regions.up_bias)
+    def _bank(self, records: Sequence[Tensor]) -> NeuronBank:
+        """A bank over records: gate [n, g], up|down [n, u + d], biases [n, 4]; a record of no bytes stands for what is not there."""
+        gate, both, gate_bias, up_bias = records
         name, k, up_bytes = self.manifest.formats.neurons, self.manifest.spec.hidden, self.manifest.sizes.up_row
-        return (
-            _assemble(name, k, up_bytes, gate[0], both[0], gate_bias[0], up_bias[0]),
-            _assemble(name, k, up_bytes, gate[1], both[1], gate_bias[1], up_bias[1]),
+        return NeuronBank(
+            gate=Rows.view(name, k, gate) if gate.shape[1] else None,
+            up=Rows.view(name, k, both[:, :up_bytes]),
+            down=Rows.view(name, k, both[:, up_bytes:]),
+            gate_bias=gate_bias.view(torch.float32)[:, 0] if gate_bias.shape[1] else None,
+            up_bias=up_bias.view(torch.float32)[:, 0] if up_bias.shape[1] else None,
         )
 
 
@@ -131,71 +120,56 @@ def check_agrees(manifest: Manifest, path: Path) -> None:
             raise BadArtefact(path, f"its tensor {name!r} is not that of its model", REMEDY)
 
 
-def _assemble(name: FormatName, k: int, up_bytes: int, gate: Tensor, both: Tensor, gate_bias: Tensor, up_bias: Tensor) -> NeuronBank:
-    """A bank over records: gate [n, g], up|down [n, u + d], biases [n, 4]; a record of no bytes stands for what is not there."""
-    return NeuronBank(
-        gate=Rows.view(name, k, gate) if gate.shape[1] else None,
-        up=Rows.view(name, k, both[:, :up_bytes]),
-        down=Rows.view(name, k, both[:, up_bytes:]),
-        gate_bias=gate_bias.view(torch.float32)[:, 0] if gate_bias.shape[1] else None,
-        up_bias=up_bias.view(torch.float32)[:, 0] if up_bias.shape[1] else None,
-    )
+def inverse(order: Tensor) -> Tensor:
+    """int64 [n]: where each of the things that `order` names comes to stand."""
+    return torch.empty_like(order).scatter_(0, order, torch.arange(len(order)))
 
 
 @dataclass(frozen=True, slots=True)
-class _Split:
-    """Reads regions record by record to their places: `place[i]` is where neuron i of the file goes; the first `hot` are hot."""
+class _BankMemory:
+    """Where the records of a bank's regions go: of each one uint8 [hot, record] and uint8 [n - hot, record], in CPU memory."""
+
+    regions: Sequence[Region]
+    hot: Sequence[Tensor]
+    cold: Sequence[Tensor]
+
+    @classmethod
+    def of(cls, regions: BankRegions, hot: int, take: Allocate) -> "_BankMemory":
+        parts = regions.parts
+        return cls(parts, [_records(part, hot, allocate) for part in parts], [_records(part, part.count - hot, take) for part in parts])
+
+    def spans(self, place: Tensor) -> Iterator[Span]:
+        """Neuron i of the file goes to place[i]: to the hot ones, then to the cold ones."""
+        for region, hot, cold in zip(self.regions, self.hot, self.cold, strict=True):
+            to_hot = hot.data_ptr() + place * region.record_bytes
+            to_cold = cold.data_ptr() + (place - len(hot)) * region.record_bytes
+            yield scattered(region.offset, region.record_bytes, torch.where(place < len(hot), to_hot, to_cold))
+
+
+def _records(region: Region, count: int, take: Allocate) -> Tensor:
+    return take(count * region.record_bytes).view(count, region.record_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class _SpineFile:
+    """Reads tensors of the spine by name."""
 
     descriptor: int
-    place: Tensor
-    hot: int
-    device: torch.device
-    allocate: Allocate
+    stored: Mapping[str, StoredTensor]
+    device: torch.device | str
+    take: Allocate
 
-    def read(self, region: Region) -> tuple[Tensor, Tensor]:
-        """uint8 [hot, record] on the device, uint8 [n - hot, record] in CPU memory."""
-        width = region.record_bytes
-        warm = torch.empty(self.hot, width, dtype=torch.uint8, device=self.device)
-        cold = self.allocate((region.count - self.hot) * width).view(region.count - self.hot, width)
-        for start, records in record_chunks(self.descriptor, region):
-            place = self.place[start : start + len(records)]
-            is_hot = place < self.hot
-            if self.hot:
-                warm[place[is_hot].to(self.device)] = records[is_hot].to(self.device)
-            cold[place[~is_hot] - self.hot] = records[~is_hot]
-        return warm, cold
+    def rows(self, name: str) -> Rows:
+        stored = self.stored[name]
+        data = self.take(_nbytes(stored))
+        read(self.descriptor, [contiguous(stored.offset, data)])
+        return Rows.view(stored.format, stored.width, data.view(stored.rows, -1).to(self.device))
 
+    def vector(self, name: str) -> Tensor:
+        return self.rows(name).decode()[0]
 
-def record_chunks(descriptor: int, region: Region) -> Iterator[tuple[int, Tensor]]:
-    """(number of the first record, uint8 [m, record]), through one buffer that is used again and again."""
-    if not region.nbytes:
-        return
-    step = max(1, CHUNK_BYTES // region.record_bytes)
-    buffer = allocate(min(step, region.count) * region.record_bytes)
-    for start in range(0, region.count, step):
-        count = min(step, region.count - start)
-        data = buffer[: count * region.record_bytes]
-        read_into(descriptor, region.offset + start * region.record_bytes, data)
-        yield start, data.view(count, region.record_bytes)
-
-
-@contextmanager
-def opened(path: Path) -> Iterator[int]:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def read_into(descriptor: int, offset: int, data: Tensor) -> None:
-    """Fills uint8 `data` from `offset`; the sizes were checked when the folder was opened, so an early end is a changed file."""
-    view, done = data.numpy().data, 0
-    while done < len(view):
-        got = os.preadv(descriptor, [view[done:]], offset + done)
-        if got == 0:
-            raise BadArtefact(Path(f"/proc/self/fd/{descriptor}").readlink(), "became shorter while it was read", REMEDY)
-        done += got
+    def optional(self, name: str) -> Tensor | None:
+        return self.vector(name) if name in self.stored else None
 
 
 def _nbytes(stored: StoredTensor) -> int:

@@ -14,13 +14,13 @@ import cpu_ops
 import gpu_ops
 from cpu_ops.topology import set_threads
 from gpu_ops.transfer import Staging
-from models.arena import arena_for
+from models.arena import Arena, neurons_room, spine_room
 from models.errors import BadArtefact
 from models.kv_cache import KvCache
 from models.manifest import Manifest
 from models.ops import Ops
 from models.pack import packed
-from models.packed import PackedModel
+from models.packed import Allocate, PackedModel
 from models.step import Step
 from models.tokenizer import Tokenizer
 from models.transformer import Transformer
@@ -140,19 +140,23 @@ def load_model(model: PackedModel, profile: FiringProfile, plan: Placement, stag
     """The split model as one function from a step to logits."""
     spec, device = model.manifest.spec, staging.device
     ops: Ops = gpu_ops if device.type == "cuda" else cpu_ops
-    ffn = SplitFfn(spec.rule, load_banks(model, profile, plan, device), staging)
-    transformer = Transformer(spec, model.load_spine(device), ffn, ops, device=device)
+    on_cpu = device.type == "cpu"
+    arena = Arena(neurons_room(model.manifest, plan.hot) + (spine_room(model.manifest) if on_cpu else 0))
+    ffn = SplitFfn(spec.rule, load_banks(model, profile, plan, device, arena.take), staging)
+    spine = model.load_spine(device, arena.take) if on_cpu else model.load_spine(device)
+    transformer = Transformer(spec, spine, ffn, ops, device=device)
     cache = KvCache(spec, slots=plan.question.slots, context=plan.question.context, device=device)
     return partial(transformer.forward, cache=cache)
 
 
-def load_banks(model: PackedModel, profile: FiringProfile, plan: Placement, device: torch.device) -> list[list[SplitBank]]:
+def load_banks(
+    model: PackedModel, profile: FiringProfile, plan: Placement, device: torch.device, allocate: Allocate
+) -> list[list[SplitBank]]:
     """[L][E]: each bank in the profile's order, its first `plan.hot` neurons on `device`."""
-    order, experts = torch.from_numpy(profile.order), model.manifest.spec.n_experts
-    layers, arena = [], arena_for(model.manifest, plan.hot)
+    order, experts, layers = torch.from_numpy(profile.order), model.manifest.spec.n_experts, []
     for layer in tqdm(range(model.manifest.spec.n_layers), desc="loading", unit=" layers"):
         banks = slice(layer * experts, (layer + 1) * experts)
-        pairs = model.load_banks(layer, order[banks], plan.hot[banks], device, arena.take)
+        pairs = model.load_banks(layer, order[banks], plan.hot[banks], device, allocate)
         layers.append([SplitBank(hot, cold) for hot, cold in pairs])
     return layers
 

@@ -101,16 +101,6 @@ def test_cold_rows_go_where_the_caller_says(packed_of: PackedOf) -> None:
     assert arena.data_ptr() <= cold.gate.planes[0].data_ptr() < arena.data_ptr() + used
 
 
-@every_format
-def test_a_chunk_boundary_is_not_seen(name: FormatName, packed_of: PackedOf, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, order = packed_of("mlp_bias", name), torch.arange(N).flip(0).unsqueeze(0)
-    [whole] = model.load_banks(0, order, [7])
-    monkeypatch.setattr("models.packed.CHUNK_BYTES", 1000)
-    [pieces] = model.load_banks(0, order, [7])
-    assert_same_bank(whole[0], pieces[0])
-    assert_same_bank(whole[1], pieces[1])
-
-
 MEASURED_LOADER = """
 import sys
 from functools import reduce

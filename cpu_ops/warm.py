@@ -4,8 +4,11 @@ from collections.abc import Iterable
 
 import torch
 
+from cpu_ops.attend import compile_kernel
 from cpu_ops.ffn import ffn
+from cpu_ops.input import input
 from cpu_ops.linear import linear
+from cpu_ops.norm import norm
 from cpu_ops.tiles import decode
 from cpu_ops.topology import check_threading_layer
 from models.bank import NeuronBank
@@ -16,10 +19,12 @@ from models.spec import FfnRule
 
 
 def warm_up(formats: Iterable[FormatName]) -> None:
-    """Compiles, or loads from the cache, every kernel that rows of these formats meet; one kernel serves all rules."""
+    """Compiles, or loads from the cache, every kernel of a step on rows of these formats; one kernel serves all rules."""
+    norm(torch.ones(1, GROUP), torch.ones(GROUP), 1e-5)
+    compile_kernel()
     for name in formats:
         rows = Rows.encode(name, torch.ones(1, GROUP))
-        x = FORMATS[name].input(torch.ones(1, GROUP))
+        x = input(FORMATS[name], torch.ones(1, GROUP))
         linear(rows, x)
         ffn(NeuronBank(None, rows, rows), x, FfnRule("plain", "relu"))
         decode(rows)

@@ -1,10 +1,13 @@
 """KvCache: keys and values of every slot, for every layer. Holds memory; who gets a slot is the scheduler's business."""
 
+import math
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from models.packed import Allocate
 from models.spec import ModelSpec
 
 
@@ -12,12 +15,24 @@ class KvCache:
     """`keys`, `values`: [L][slots, kv heads, context, head dim], so that a head's keys lie in one piece."""
 
     def __init__(
-        self, spec: ModelSpec, *, slots: int, context: int, dtype: torch.dtype = torch.bfloat16, device: torch.device | str = "cpu"
+        self,
+        spec: ModelSpec,
+        *,
+        slots: int,
+        context: int,
+        dtype: torch.dtype = torch.bfloat16,
+        device: torch.device | str = "cpu",
+        allocate: Allocate | None = None,
     ) -> None:
+        """`allocate` says where the memory is to be, on `device`; what is in it does not matter."""
         shape = (slots, spec.n_kv_heads, context, spec.head_dim)
-        self.slots, self.context = slots, context
-        self.keys: Sequence[Tensor] = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(spec.n_layers)]
-        self.values: Sequence[Tensor] = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(spec.n_layers)]
+        take = allocate or partial(torch.zeros, dtype=torch.uint8, device=device)
+        self.spec, self.slots, self.context = spec, slots, context
+        self.keys: Sequence[Tensor]
+        self.values: Sequence[Tensor]
+        self.keys, self.values = (
+            [take(math.prod(shape) * dtype.itemsize).view(dtype).view(shape) for _ in range(spec.n_layers)] for _ in range(2)
+        )
 
     @property
     def nbytes(self) -> int:

@@ -1,6 +1,8 @@
-"""The parts of a layer that are not the FFN: norm, rotary positions, attention over the cache. Plain torch, any device."""
+"""The parts of a layer that are not the FFN: norm, rotary positions, attention over the cache.
 
-from collections.abc import Sequence
+Plain torch, any device: the definition that kernels are held to.
+"""
+
 from dataclasses import dataclass
 
 import torch
@@ -9,9 +11,7 @@ from torch import Tensor
 
 from models.architectures.rope import inverse_frequencies
 from models.kv_cache import KvCache
-from models.ops import Ops
 from models.spec import ModelSpec
-from models.spine import LayerSpine
 from models.step import Step
 
 
@@ -26,15 +26,21 @@ class Segment:
     end: int
 
 
-def segments_of(step: Step) -> list[Segment]:
-    """One segment per slot, in the order of the step."""
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
+class Segments:
+    """Those of a step, one per slot, in its order. Known by identity: what kernels make of them is made once a step."""
+
+    each: tuple[Segment, ...]
+
+
+def segments_of(step: Step) -> Segments:
     slots, positions = step.slots.tolist(), step.positions.tolist()
     segments, first = [], 0
     for row in range(1, len(slots) + 1):
         if row == len(slots) or slots[row] != slots[first]:
             segments.append(Segment(slots[first], first, row, positions[first], positions[first] + row - first))
             first = row
-    return segments
+    return Segments(tuple(segments))
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +83,27 @@ def visible(segment: Segment, oldest: int, window: int | None, device: torch.dev
     return mask if window is None else mask & (keys > queries - window)
 
 
-def attend(spec: ModelSpec, segment: Segment, queries: Tensor, keys: Tensor, values: Tensor, oldest: int) -> Tensor:
+def attend(layer: int, qkv: Tensor, rotation: Rotation, segments: Segments, cache: KvCache) -> Tensor:
+    """qkv [T, q + 2·kv] -> what each token's heads gather, [T, q]. Writes the segments' keys and values to the cache first.
+
+    Rows that belong to none of the segments are not set.
+    """
+    spec = cache.spec
+    q, k, v = qkv.split((spec.q_width, spec.kv_width, spec.kv_width), dim=1)
+    q = rotation(q.unflatten(1, (spec.n_heads, spec.head_dim)))
+    k = rotation(k.unflatten(1, (spec.n_kv_heads, spec.head_dim)))
+    v = v.unflatten(1, (spec.n_kv_heads, spec.head_dim))
+    mixed = torch.empty_like(qkv[:, : spec.q_width])
+    for segment in segments.each:
+        rows = slice(segment.first, segment.last)
+        cache.write(layer, segment.slot, segment.start, k[rows], v[rows])
+        oldest = 0 if spec.sliding_window is None else max(0, segment.start - spec.sliding_window + 1)
+        keys, values = cache.read(layer, segment.slot, oldest, segment.end)
+        mixed[rows] = attend_segment(spec, segment, q[rows], keys, values, oldest)
+    return mixed
+
+
+def attend_segment(spec: ModelSpec, segment: Segment, queries: Tensor, keys: Tensor, values: Tensor, oldest: int) -> Tensor:
     """queries [t, heads, dim], keys and values [kv heads, end - oldest, dim] -> [t, heads·dim]."""
     t = queries.shape[0]
     mask = visible(segment, oldest, spec.sliding_window, queries.device)
@@ -86,29 +112,3 @@ def attend(spec: ModelSpec, segment: Segment, queries: Tensor, keys: Tensor, val
         grouped[None], keys[None], values[None], attn_mask=mask, scale=spec.attention_scale, enable_gqa=spec.n_heads != spec.n_kv_heads
     )
     return out[0].transpose(0, 1).reshape(t, spec.q_width)
-
-
-def attention(
-    spec: ModelSpec,
-    weights: LayerSpine,
-    ops: Ops,
-    layer: int,
-    x: Tensor,
-    rotation: Rotation,
-    segments: Sequence[Segment],
-    cache: KvCache,
-) -> Tensor:
-    """x [T, H], the normed state -> what attention adds, [T, H]. Writes the step's keys and values to the cache first."""
-    qkv = ops.linear(weights.qkv, weights.qkv.format.input(x), weights.qkv_bias)
-    q, k, v = qkv.split((spec.q_width, spec.kv_width, spec.kv_width), dim=1)
-    q = rotation(q.unflatten(1, (spec.n_heads, spec.head_dim)))
-    k = rotation(k.unflatten(1, (spec.n_kv_heads, spec.head_dim)))
-    v = v.unflatten(1, (spec.n_kv_heads, spec.head_dim))
-    mixed = torch.empty_like(qkv[:, : spec.q_width])
-    for segment in segments:
-        rows = slice(segment.first, segment.last)
-        cache.write(layer, segment.slot, segment.start, k[rows], v[rows])
-        oldest = 0 if spec.sliding_window is None else max(0, segment.start - spec.sliding_window + 1)
-        keys, values = cache.read(layer, segment.slot, oldest, segment.end)
-        mixed[rows] = attend(spec, segment, q[rows], keys, values, oldest)
-    return ops.linear(weights.o, weights.o.format.input(mixed), weights.o_bias)

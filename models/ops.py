@@ -8,16 +8,30 @@ from typing import Protocol
 from torch import Tensor
 
 from models.bank import NeuronBank
-from models.formats import Input
+from models.formats import Format, Input
+from models.kv_cache import KvCache
+from models.layers import Rotation, Segments
 from models.rows import Rows
 from models.spec import FfnRule
 
 
 class Ops(Protocol):
-    """Arithmetic on stored rows, on one device. Results are float32 on the device of the arguments."""
+    """The arithmetic of a layer, on one device. Results are float32 on the device of the arguments."""
+
+    def norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        """x float32 [T, H] -> x / sqrt(mean(x²) + eps) · weight."""
+
+    def input(self, format: Format, x: Tensor) -> Input:
+        """`format.input(x)`, to the bit: float32 [T, K] -> what rows of the format are multiplied with."""
 
     def linear(self, rows: Rows, x: Input, bias: Tensor | None = None) -> Tensor:
         """rows [n, K], x [T, K], bias float32 [n] -> float32 [T, n]."""
+
+    def attend(self, layer: int, qkv: Tensor, rotation: Rotation, segments: Segments, cache: KvCache) -> Tensor:
+        """qkv float32 [T, q + 2·kv] -> what each token's heads gather, [T, q].
+
+        Turns queries and keys, writes the segments' keys and values to the cache, and attends to what each token may see.
+        """
 
     def ffn(self, bank: NeuronBank, x: Input, rule: FfnRule) -> Tensor:
         """What the neurons of `bank` add to the residual: x [T, H] -> float32 [T, H]; zeros for an empty bank.

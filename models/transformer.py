@@ -1,12 +1,10 @@
 """Transformer: the forward pass, once, for any device and any FFN. Knows slots and positions; knows nothing of requests."""
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
 from models.kv_cache import KvCache
-from models.layers import Rotary, Rotation, Segment, attention, rms_norm, segments_of
+from models.layers import Rotary, Rotation, Segments, segments_of
 from models.ops import Ffn, Ops
 from models.spec import ModelSpec
 from models.spine import LayerSpine, Spine
@@ -37,7 +35,8 @@ class Transformer:
     def logits(self, x: Tensor) -> Tensor:
         """float32 [R, H] -> [R, V]."""
         head = self.spine.head
-        return self.ops.linear(head, head.format.input(rms_norm(x, self.spine.norm, self.spec.norm_eps)))
+        normed = self.ops.norm(x, self.spine.norm, self.spec.norm_eps)
+        return self.ops.linear(head, self.ops.input(head.format, normed))
 
 
 def run_layer(
@@ -48,12 +47,19 @@ def run_layer(
     ops: Ops,
     x: Tensor,
     rotation: Rotation,
-    segments: Sequence[Segment],
+    segments: Segments,
     cache: KvCache,
 ) -> Tensor:
     """One layer: x [T, H] -> [T, H]."""
-    normed = rms_norm(x, weights.attention_norm, spec.norm_eps)
-    x = x + attention(spec, weights, ops, index, normed, rotation, segments, cache)
-    normed = rms_norm(x, weights.ffn_norm, spec.norm_eps)
+    normed = ops.norm(x, weights.attention_norm, spec.norm_eps)
+    x = x + attention(weights, ops, index, normed, rotation, segments, cache)
+    normed = ops.norm(x, weights.ffn_norm, spec.norm_eps)
     x = x + ffn.start(index, normed, x, None).finish()
     return x if weights.down_bias is None else x + weights.down_bias
+
+
+def attention(weights: LayerSpine, ops: Ops, index: int, normed: Tensor, rotation: Rotation, segments: Segments, cache: KvCache) -> Tensor:
+    """The normed state [T, H] -> what attention adds, [T, H]. Writes the step's keys and values to the cache."""
+    qkv = ops.linear(weights.qkv, ops.input(weights.qkv.format, normed), weights.qkv_bias)
+    mixed = ops.attend(index, qkv, rotation, segments, cache)
+    return ops.linear(weights.o, ops.input(weights.o.format, mixed), weights.o_bias)

@@ -3,7 +3,6 @@
 from typing import Any
 
 import numba
-import numpy as np
 from llvmlite import ir
 from numba import types
 

@@ -9,24 +9,26 @@ from torch import Tensor
 
 from models.bank import NeuronBank
 from models.ffn import DenseFfn, Done, dense_ffn, dense_linear
-from models.formats import Input
+from models.formats import Format, Input
 from models.kv_cache import KvCache
+from models.layers import attend, rms_norm
 from models.ops import Ops
 from models.packed import PackedModel
-from models.rows import Rows
 from models.spec import FfnRule
 from models.step import Step
 from models.transformer import Transformer
 
 
 class TorchOps:
-    """The definitions in `models/ffn.py`, as Ops."""
+    """The definitions in `models/ffn.py` and `models/layers.py`, as Ops."""
 
-    def linear(self, rows: Rows, x: Input, bias: Tensor | None = None) -> Tensor:
-        return dense_linear(rows, x, bias)
+    norm = staticmethod(rms_norm)
+    linear = staticmethod(dense_linear)
+    attend = staticmethod(attend)
+    ffn = staticmethod(dense_ffn)
 
-    def ffn(self, bank: NeuronBank, x: Input, rule: FfnRule) -> Tensor:
-        return dense_ffn(bank, x, rule)
+    def input(self, format: Format, x: Tensor) -> Input:
+        return format.input(x)
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class OpsFfn:
 
     def start(self, layer: int, x: Tensor, residual: Tensor, routing: Tensor | None) -> Done:
         bank = self.banks[layer]
-        return Done(self.ops.ffn(bank, bank.up.format.input(x), self.rule))
+        return Done(self.ops.ffn(bank, self.ops.input(bank.up.format, x), self.rule))
 
 
 @dataclass(frozen=True)

@@ -1,29 +1,49 @@
-"""What loading a packed model takes of memory and time, above a process that has only imported, one JSON line at the end.
+"""What loading a packed model takes of memory and time, against plain reading of the same bytes, one JSON line at the end.
 
-    python -m benchmarks.load --shape bundled|1.1b|7b [--work FOLDER]
+    python -m benchmarks.load --shape bundled|1.1b|7b [--work FOLDER] [--rounds N] [--cold]
 
-Peak is VmHWM, the kernel's own mark of resident memory (Linux). It counts pages of libraries that loading is the first to touch,
-some megabytes, which only a small model notices. The page cache is not counted; a first run may read from disk.
+In turn, so that a slow spell meets all of them: `passed`, every byte read through a buffer and forgotten; `read`, every file as it is
+into memory that was not there before, on as many threads as loading uses; `ready`, the model, its rows in another order than the
+file's. The bar is ready ÷ read. Imports come before, the page cache is warm, or with --cold (as root) dropped before each. A synthetic
+model's layers are names of one file, which a cold disk would read once only: --cold copies them apart first, as large as the real ones.
+
+Peak is VmHWM, the kernel's own mark of resident memory (Linux), above that of a process that has only imported. It counts pages of
+libraries that loading is the first to touch, some megabytes, which only a small model notices.
 """
 
 import argparse
 import json
+import os
+import shutil
+import statistics
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from itertools import accumulate
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from benchmarks.decode import build_parser, open_model
-from models.arena import arena_for
+from models.arena import Arena, allocate, neurons_room, spine_room
+from models.bits import BITS
 from models.command import run
+from models.errors import ThermoclineError
+from models.layout import MANIFEST_FILE, SPINE_FILE, aligned, layer_file
 from models.packed import PackedModel
+from models.paths import check_disk
+from models.reading import contiguous, in_parallel, opened, read
+
+DROP_CACHES = Path("/proc/sys/vm/drop_caches")
+BUFFER_BYTES = 1 << 18  # stays in the second-level cache
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = build_parser()
     parser.prog, parser.description = "benchmarks.load", "Memory and time that loading takes."
+    parser.add_argument("--cold", action="store_true", help="drop the page cache before every reading (root)")
     args = parser.parse_args(argv)
     return run(lambda: benchmark(args))
 
@@ -31,23 +51,124 @@ def main(argv: Sequence[str] | None = None) -> int:
 def benchmark(args: argparse.Namespace) -> int:
     with ExitStack() as stack:
         model = open_model(args, stack)
-        reset_peak()
-        before, started = resident("VmRSS"), time.perf_counter()
-        loaded = load(model)
-        seconds, peak = time.perf_counter() - started, resident("VmHWM") - before
-    kept = model.manifest.spine_bytes + model.manifest.neurons_bytes
-    result = {"benchmark": "load", "shape": args.shape, "layers": len(loaded), "kept_bytes": kept, "peak_bytes": peak}
-    print(json.dumps(result | {"peak_over_kept": round(peak / kept, 3), "seconds": round(seconds, 2)}))
+        if args.cold:
+            model = apart(model, Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="thermocline-", dir=args.work))))
+        peak_bytes = peak_of(lambda: load(model))
+        rivals: dict[str, Callable[[], object]] = {
+            "passed": lambda: pass_all(model),
+            "read": lambda: read_all(model),
+            "ready": lambda: load(model),
+        }
+        seconds: dict[str, list[float]] = {name: [] for name in rivals}
+        for _ in range(args.rounds):
+            for name, rival in rivals.items():
+                seconds[name].append(timed(rival, args.cold))
+    print(json.dumps({"benchmark": "load", "shape": args.shape, "cold": args.cold} | figures(model, peak_bytes, seconds)))
     return 0
 
 
+def figures(model: PackedModel, peak_bytes: int, seconds: Mapping[str, Sequence[float]]) -> dict[str, object]:
+    """Medians over the rounds; the ratio is the median of each round's own, and that of the fastest of each."""
+    kept_bytes = model.manifest.spine_bytes + model.manifest.neurons_bytes
+    ratios = [ready / plain for ready, plain in zip(seconds["ready"], seconds["read"], strict=True)]
+    medians = {f"{name}_seconds": round(statistics.median(times), 3) for name, times in seconds.items()}
+    ranges = {f"{name}_range": [round(min(times), 3), round(max(times), 3)] for name, times in seconds.items()}
+    fastest = min(seconds["ready"]) / min(seconds["read"])
+    return {
+        "kept_bytes": kept_bytes,
+        "peak_bytes": peak_bytes,
+        "peak_over_kept": round(peak_bytes / kept_bytes, 3),
+        **medians,
+        **ranges,
+        "ready_over_read": round(statistics.median(ratios), 3),
+        "fastest_ready_over_read": round(fastest, 3),
+    }
+
+
+def peak_of(call: Callable[[], object]) -> int:
+    """How far resident memory rose above what it was, in bytes."""
+    reset_peak()
+    before = resident("VmRSS")
+    call()
+    return resident("VmHWM") - before
+
+
+def timed(call: Callable[[], object], cold: bool) -> float:
+    """Seconds, without those of giving the memory back."""
+    if cold:
+        drop_page_cache()
+    started = time.perf_counter()
+    kept = call()
+    seconds = time.perf_counter() - started
+    del kept
+    return seconds
+
+
 def load(model: PackedModel) -> list[object]:
-    """Spine and banks as the server loads them, every neuron cold and in an order that is not the file's."""
+    """Opened, then spine and banks as the server loads them, every neuron cold and in an order that is not the file's."""
+    model = PackedModel.open(model.folder)
     spec = model.manifest.spec
     order = torch.stack([torch.randperm(spec.n_neurons) for _ in range(spec.n_experts)])
-    arena, nothing_hot = arena_for(model.manifest, [0] * spec.n_banks), [0] * spec.n_experts
-    spine = model.load_spine()
-    return [(spine, model.load_banks(layer, order, nothing_hot, allocate=arena.take)) for layer in range(spec.n_layers)]
+    arena = Arena(neurons_room(model.manifest, [0] * spec.n_banks) + spine_room(model.manifest))
+    banks = list(in_parallel(lambda layer: model.load_banks(layer, order, allocate=arena.take), range(spec.n_layers)))
+    return [model.load_spine(allocate=arena.take), banks]
+
+
+def pieces(model: PackedModel) -> list[tuple[Path, int, int]]:
+    """File, offset and bytes of all that loading reads: tensors of the spine that share bytes count each, as they do in memory."""
+    layers = [model.folder / layer_file(layer) for layer in range(model.manifest.spec.n_layers)]
+    spine = [(stored.offset, stored.rows * BITS[stored.format].row_bytes(stored.width)) for stored in model.manifest.spine.values()]
+    return [(path, 0, path.stat().st_size) for path in layers] + [(model.folder / SPINE_FILE, offset, count) for offset, count in spine]
+
+
+def read_all(model: PackedModel) -> Tensor:
+    """Every byte in the order of the files, into one fresh piece of memory."""
+    wanted = pieces(model)
+    ends = list(accumulate(count for _, _, count in wanted))
+    memory = allocate(ends[-1])
+    list(in_parallel(lambda job: _read_piece(*job[0], memory[: job[1]]), zip(wanted, ends, strict=True)))
+    return memory
+
+
+def _read_piece(path: Path, offset: int, count: int, memory: Tensor) -> None:
+    """Into the last `count` bytes of `memory`."""
+    with opened(path) as descriptor:
+        read(descriptor, [contiguous(offset, memory[len(memory) - count :])])
+
+
+def pass_all(model: PackedModel) -> None:
+    """Every byte, through a buffer for each thread."""
+    list(in_parallel(lambda piece: _pass(*piece), pieces(model)))
+
+
+def _pass(path: Path, offset: int, count: int) -> None:
+    buffer = memoryview(bytearray(BUFFER_BYTES))
+    with opened(path) as descriptor:
+        for at in range(0, count, BUFFER_BYTES):
+            os.preadv(descriptor, [buffer[: count - at]], offset + at)
+
+
+def apart(model: PackedModel, folder: Path) -> PackedModel:
+    """A copy in which no two tensors share bytes of the disk."""
+    check_disk(folder, sum(count for _, _, count in pieces(model)))
+    for layer in range(model.manifest.spec.n_layers):
+        shutil.copyfile(model.folder / layer_file(layer), folder / layer_file(layer))
+    stored, data = {}, (model.folder / SPINE_FILE).read_bytes()
+    with (folder / SPINE_FILE).open("wb") as file:
+        for name, tensor in model.manifest.spine.items():
+            file.seek(aligned(file.tell()))
+            stored[name] = tensor.model_copy(update={"offset": file.tell()})
+            file.write(data[tensor.offset : tensor.offset + tensor.rows * BITS[tensor.format].row_bytes(tensor.width)])
+    (folder / MANIFEST_FILE).write_text(model.manifest.model_copy(update={"spine": stored}).model_dump_json())
+    os.sync()
+    return PackedModel.open(folder)
+
+
+def drop_page_cache() -> None:
+    try:
+        DROP_CACHES.write_text("1")
+    except OSError as error:
+        raise ThermoclineError(f"--cold needs to write {DROP_CACHES}: {error.strerror}") from None
 
 
 def reset_peak() -> None:

@@ -3,6 +3,7 @@
 import mmap
 from collections.abc import Sequence
 from dataclasses import fields
+from threading import Lock
 
 import torch
 from torch import Tensor
@@ -34,12 +35,14 @@ class Arena:
         first = -whole.data_ptr() % ALIGNMENT
         self._room = whole[first : first + nbytes]
         self._used = 0
+        self._lock = Lock()
 
     def take(self, count: int) -> Tensor:
-        """uint8 [count]; an `Allocate` for `PackedModel`."""
-        start = aligned(self._used)
-        assert start + count <= len(self._room), (start, count, len(self._room))
-        self._used = start + count
+        """uint8 [count]; an `Allocate` for `PackedModel`, whose threads may come at once."""
+        with self._lock:
+            start = aligned(self._used)
+            assert start + count <= len(self._room), (start, count, len(self._room))
+            self._used = start + count
         return self._room[start : start + count]
 
 

@@ -2,8 +2,8 @@
 profile's order, so that loading needs little more than what it keeps."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,7 +15,7 @@ from models.bits import BITS
 from models.errors import BadArtefact
 from models.layout import MANIFEST_FILE, SPINE_FILE, BankRegions, Region, bank_regions, layer_bytes, layer_file, spine_tensors
 from models.manifest import REMEDY, Manifest, StoredTensor, computed_sizes, load_manifest
-from models.reading import Span, contiguous, opened, read, scattered
+from models.reading import Span, contiguous, in_parallel, opened, read, scattered
 from models.rows import Rows
 from models.spine import LayerSpine, Spine
 
@@ -46,34 +46,29 @@ class PackedModel:
         return Path(self.manifest.source)
 
     def load_spine(self, device: torch.device | str = "cpu", allocate: Allocate = allocate) -> Spine:
-        """Everything but the neurons, put where `allocate` says when `device` is the CPU."""
-        layers = [self.load_layer_spine(layer, device, allocate) for layer in range(self.manifest.spec.n_layers)]
-        embed = self.load_embedding(device, allocate)
-        with self._spine(device, allocate) as spine:
-            head = embed if self.manifest.spec.tied_head else spine.rows("head")
-            return Spine(embed, layers, spine.vector("norm"), head)
+        """Everything but the neurons, put where `allocate` says (called from several threads) when `device` is the CPU."""
+        tensors = self._tensors(list(self.manifest.spine), device, allocate)
+        layers = [layer_spine(tensors, layer) for layer in range(self.manifest.spec.n_layers)]
+        head = tensors["embed" if self.manifest.spec.tied_head else "head"]
+        return Spine(tensors["embed"], layers, _vector(tensors, "norm"), head)
 
-    def load_embedding(self, device: torch.device | str = "cpu", allocate: Allocate = allocate) -> Rows:
-        with self._spine(device, allocate) as spine:
-            return spine.rows("embed")
+    def load_embedding(self, device: torch.device | str = "cpu") -> Rows:
+        return self._tensors(["embed"], device, allocate)["embed"]
 
-    def load_layer_spine(self, layer: int, device: torch.device | str = "cpu", allocate: Allocate = allocate) -> LayerSpine:
-        at = f"layers.{layer}"
-        with self._spine(device, allocate) as spine:
-            return LayerSpine(
-                attention_norm=spine.vector(f"{at}.attention_norm"),
-                qkv=spine.rows(f"{at}.qkv"),
-                qkv_bias=spine.optional(f"{at}.qkv_bias"),
-                o=spine.rows(f"{at}.o"),
-                o_bias=spine.optional(f"{at}.o_bias"),
-                ffn_norm=spine.vector(f"{at}.ffn_norm"),
-                down_bias=spine.optional(f"{at}.down_bias"),
-            )
+    def load_layer_spine(self, layer: int, device: torch.device | str = "cpu") -> LayerSpine:
+        names = [name for name in self.manifest.spine if name.startswith(f"layers.{layer}.")]
+        return layer_spine(self._tensors(names, device, allocate), layer)
 
-    @contextmanager
-    def _spine(self, device: torch.device | str, allocate: Allocate) -> Iterator["_SpineFile"]:
+    def _tensors(self, names: Sequence[str], device: torch.device | str, take: Allocate) -> dict[str, Rows]:
         with opened(self.folder / SPINE_FILE) as descriptor:
-            yield _SpineFile(descriptor, self.manifest.spine, device, allocate)
+            load = partial(self._rows, descriptor, device, take)
+            return dict(zip(names, in_parallel(load, names), strict=True))
+
+    def _rows(self, descriptor: int, device: torch.device | str, take: Allocate, name: str) -> Rows:
+        stored = self.manifest.spine[name]
+        data = take(_nbytes(stored))
+        read(descriptor, [contiguous(stored.offset, data)])
+        return Rows.view(stored.format, stored.width, data.view(stored.rows, -1).to(device))
 
     def load_banks(
         self,
@@ -150,26 +145,26 @@ def _records(region: Region, count: int, take: Allocate) -> Tensor:
     return take(count * region.record_bytes).view(count, region.record_bytes)
 
 
-@dataclass(frozen=True, slots=True)
-class _SpineFile:
-    """Reads tensors of the spine by name."""
+def layer_spine(tensors: Mapping[str, Rows], layer: int) -> LayerSpine:
+    """The tensors of one layer, by their names in the manifest."""
+    at = f"layers.{layer}"
+    return LayerSpine(
+        attention_norm=_vector(tensors, f"{at}.attention_norm"),
+        qkv=tensors[f"{at}.qkv"],
+        qkv_bias=_optional(tensors, f"{at}.qkv_bias"),
+        o=tensors[f"{at}.o"],
+        o_bias=_optional(tensors, f"{at}.o_bias"),
+        ffn_norm=_vector(tensors, f"{at}.ffn_norm"),
+        down_bias=_optional(tensors, f"{at}.down_bias"),
+    )
 
-    descriptor: int
-    stored: Mapping[str, StoredTensor]
-    device: torch.device | str
-    take: Allocate
 
-    def rows(self, name: str) -> Rows:
-        stored = self.stored[name]
-        data = self.take(_nbytes(stored))
-        read(self.descriptor, [contiguous(stored.offset, data)])
-        return Rows.view(stored.format, stored.width, data.view(stored.rows, -1).to(self.device))
+def _vector(tensors: Mapping[str, Rows], name: str) -> Tensor:
+    return tensors[name].decode()[0]
 
-    def vector(self, name: str) -> Tensor:
-        return self.rows(name).decode()[0]
 
-    def optional(self, name: str) -> Tensor | None:
-        return self.vector(name) if name in self.stored else None
+def _optional(tensors: Mapping[str, Rows], name: str) -> Tensor | None:
+    return _vector(tensors, name) if name in tensors else None
 
 
 def _nbytes(stored: StoredTensor) -> int:

@@ -21,6 +21,7 @@ from models.manifest import Manifest
 from models.ops import Ops
 from models.pack import packed
 from models.packed import Allocate, PackedModel
+from models.reading import in_parallel
 from models.step import Step
 from models.tokenizer import Tokenizer
 from models.transformer import Transformer
@@ -153,12 +154,13 @@ def load_banks(
     model: PackedModel, profile: FiringProfile, plan: Placement, device: torch.device, allocate: Allocate
 ) -> list[list[SplitBank]]:
     """[L][E]: each bank in the profile's order, its first `plan.hot` neurons on `device`."""
-    order, experts, layers = torch.from_numpy(profile.order), model.manifest.spec.n_experts, []
-    for layer in tqdm(range(model.manifest.spec.n_layers), desc="loading", unit=" layers"):
-        banks = slice(layer * experts, (layer + 1) * experts)
-        pairs = model.load_banks(layer, order[banks], plan.hot[banks], device, allocate)
-        layers.append([SplitBank(hot, cold) for hot, cold in pairs])
-    return layers
+    order, spec = torch.from_numpy(profile.order), model.manifest.spec
+
+    def load_layer(layer: int) -> list[SplitBank]:
+        banks = slice(layer * spec.n_experts, (layer + 1) * spec.n_experts)
+        return [SplitBank(hot, cold) for hot, cold in model.load_banks(layer, order[banks], plan.hot[banks], device, allocate)]
+
+    return list(tqdm(in_parallel(load_layer, range(spec.n_layers)), "loading", total=spec.n_layers, unit=" layers"))
 
 
 def warm_up(forward: Forward, chunk: int) -> None:

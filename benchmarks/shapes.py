@@ -1,5 +1,7 @@
 """Shapes of well-known models, with ReLU in place of SiLU: what the synthetic checkpoints look like. Torch-free."""
 
+from dataclasses import replace
+
 from models.spec import FfnRule, ModelSpec, Rope
 
 TINY_LLAMA = ModelSpec(
@@ -28,4 +30,6 @@ LLAMA2_7B = ModelSpec(
     rule=FfnRule("gated", "relu"),
     rope=Rope(10000.0, 128),
 )
-SHAPES = {"1.1b": TINY_LLAMA, "7b": LLAMA2_7B}
+MISTRAL_7B = replace(LLAMA2_7B, family="mistral", n_kv_heads=8, n_neurons=14336)
+BAMBOO_7B = replace(MISTRAL_7B, family="bamboo", rule=FfnRule("gated_both", "relu"))
+SHAPES = {"1.1b": TINY_LLAMA, "7b": LLAMA2_7B, "mistral": MISTRAL_7B, "bamboo": BAMBOO_7B}

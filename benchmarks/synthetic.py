@@ -3,11 +3,9 @@
 Written straight into the packed format: one random layer, which every layer's file is a hard link to, and one layer of spine,
 which every layer's entry points at. Loading reads each of them separately, so memory and its traffic are those of the real shape.
 
-How firing is planted. The first group of hidden channels is set apart: channel 0 of the residual is the same constant at every
-token and stays so, because no layer writes to the group (rows of `o` and columns of `down` are zero there). The normed state
-shows it as a constant, so a gate row's weight on it is a bias. The other weights of a gate row make a standard normal
-pre-activation, so the bias ndtri(p) makes the neuron fire at a share p of tokens; p follows a power law over neurons. Layers
-add little to the residual (GAIN), so that this holds at every depth.
+How firing is planted: `benchmarks/planted.py`. Channel 0 of the residual is a constant and stays so, because no layer writes to
+the group of channels set apart (rows of `o` and columns of `down` are zero there). Layers add little to the residual (GAIN), so
+that the law holds at every depth.
 """
 
 import math
@@ -19,6 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from benchmarks.planted import CONSTANT, FIRING, RESIDUAL, Planted
 from models.bits import GROUP, FormatName
 from models.layout import MANIFEST_FILE, SPINE_FILE, aligned, bank_regions, layer_bytes, layer_file
 from models.manifest import Formats, Manifest, StoredTensor, computed_sizes
@@ -29,22 +28,8 @@ from models.rows import Rows
 from models.spec import ModelSpec
 
 FORMAT: FormatName = "int4"
-FIRING = 0.1  # mean share of neurons that fire at a token
-EXPONENT = 0.7  # of the power law: rate ∝ rank^-EXPONENT, up to HIGHEST
-HIGHEST = 0.98
-RESIDUAL = 16.0  # standard deviation of the other channels
-CONSTANT = 64.0  # channel 0 of the residual
+VERSION = 2  # of the law: what an older one wrote is written again
 GAIN = 0.08  # what a layer adds: little, for a layer that is repeated adds much the same every time
-
-
-def firing_rates(n: int) -> Tensor:
-    """float64 [n], falling, of mean FIRING: min(HIGHEST, c · rank^-EXPONENT), c found by bisection."""
-    powers = torch.arange(1, n + 1, dtype=torch.float64) ** -EXPONENT
-    low, high = 0.0, float(n)
-    for _ in range(100):
-        scale = (low + high) / 2
-        low, high = (scale, high) if (scale * powers).clamp(max=HIGHEST).mean() < FIRING else (low, scale)
-    return (low * powers).clamp(max=HIGHEST)
 
 
 class Weights:
@@ -52,6 +37,7 @@ class Weights:
 
     def __init__(self, spec: ModelSpec, seed: int) -> None:
         self.spec, self.generator = spec, torch.Generator().manual_seed(seed)
+        self.planted = Planted(spec, seed)
 
     def normal(self, n: int, k: int, deviation: float) -> Tensor:
         return torch.randn(n, k, generator=self.generator) * deviation
@@ -67,29 +53,17 @@ class Weights:
         """The deviation of weights that keep a normed state's variance."""
         return 1 / math.sqrt(self.spec.hidden - GROUP)
 
-    @property
-    def deviation(self) -> float:
-        """Of the other channels after the norm, and so of gate rows' products."""
-        hidden = self.spec.hidden
-        return RESIDUAL / math.sqrt((CONSTANT**2 + (hidden - GROUP) * RESIDUAL**2) / hidden)
-
-    @property
-    def constant(self) -> float:
-        """Channel 0 after the norm."""
-        return CONSTANT / RESIDUAL * self.deviation
-
     def gate(self) -> Iterator[Tensor]:
-        rates = firing_rates(self.spec.n_neurons)[torch.randperm(self.spec.n_neurons, generator=self.generator)]
-        biases = (torch.special.ndtri(rates) * self.deviation / self.constant).float()
         for start, stop in chunks(self.spec.n_neurons, self.spec.hidden):
-            rows = self.apart(stop - start, self.unit)
-            rows[:, 0] = biases[start:stop]
-            yield rows
+            yield self.planted.gate(start, stop)
 
     def up_and_down(self) -> Iterator[tuple[Tensor, Tensor]]:
         deviation = GAIN / (FIRING * self.spec.n_neurons) ** 0.5
         for start, stop in chunks(self.spec.n_neurons, self.spec.hidden):
-            yield self.apart(stop - start, self.unit), self.apart(stop - start, deviation)
+            up = self.apart(stop - start, self.unit)
+            if self.planted.up_bias is not None:
+                up[:, 0] = self.planted.up_bias[start:stop]
+            yield up, self.apart(stop - start, deviation)
 
     def embedding(self) -> Iterator[Tensor]:
         for start, stop in chunks(self.spec.vocab, self.spec.hidden):
@@ -114,13 +88,14 @@ class Weights:
 
 def build(name: str, spec: ModelSpec, folder: Path, seed: int = 0) -> PackedModel:
     """The packed model in `folder`, written now if it is not there. DoesNotFit when the disk is too small."""
-    if not (folder / MANIFEST_FILE).is_file():
+    fingerprint = f"planted-{VERSION}:{seed}"
+    if not is_written(folder, fingerprint):
         formats = Formats.of(FORMAT)
         sizes = computed_sizes(spec, formats)
         manifest = Manifest(
             name=f"synthetic-{name}",
             source=str(folder),
-            fingerprint=f"synthetic:{seed}",
+            fingerprint=fingerprint,
             assumed=False,
             spec=spec,
             formats=formats,
@@ -133,6 +108,10 @@ def build(name: str, spec: ModelSpec, folder: Path, seed: int = 0) -> PackedMode
         with whole_file(folder / MANIFEST_FILE) as part:
             part.write_text(manifest.model_copy(update={"spine": stored}).model_dump_json(indent=1))
     return PackedModel.open(folder)
+
+
+def is_written(folder: Path, fingerprint: str) -> bool:
+    return (folder / MANIFEST_FILE).is_file() and PackedModel.open(folder).manifest.fingerprint == fingerprint
 
 
 def write_layers(weights: Weights, manifest: Manifest, folder: Path) -> None:

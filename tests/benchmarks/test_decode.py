@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import decode, timing
+from benchmarks import contest, decode
 from benchmarks.activity import Activity, decode_bytes, prompt_bytes
 from benchmarks.shapes import SHAPES
 from benchmarks.synthetic import build
@@ -25,7 +25,8 @@ def test_dense_touches_everything_but_the_embedding_and_sparse_touches_less(tmp_
 def test_it_ends_in_one_json_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setitem(SHAPES, "1.1b", SMALL)
     monkeypatch.setattr(decode, "set_threads", lambda: 1)
-    monkeypatch.setattr(timing, "streaming_bytes_per_second", lambda name: 1e9 if name == "int4" else 2e9)
+    monkeypatch.setattr(decode, "probe", lambda: lambda: 2e9)
+    monkeypatch.setattr(contest, "SETTLE_SECONDS", 0.0)
     assert decode.main(["--shape", "1.1b", "--work", str(tmp_path), "--tokens", "3", "--rounds", "2"]) == 0
     last = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert last["benchmark"] == "decode"

@@ -1,13 +1,15 @@
 """The planted law: neurons fire as often as they were meant to, at every depth, and the disk holds one layer."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 import cpu_ops
-from benchmarks.activity import Counting
-from benchmarks.synthetic import EXPONENT, FIRING, HIGHEST, build, firing_rates
+from benchmarks.activity import Activity, Counting
+from benchmarks.planted import EXPONENT, FIRING, HIGHEST, PASSING, firing_rates
+from benchmarks.synthetic import build
 from models.ffn import DenseFfn, neurons
 from models.layout import layer_file
 from models.packed import PackedModel
@@ -43,17 +45,30 @@ def test_rates_are_a_power_law_of_the_wanted_mean() -> None:
     assert (tail[-1] / tail[0]).item() == pytest.approx((5632 / (5632 - len(tail) + 1)) ** -EXPONENT, rel=1e-6)
 
 
-def test_a_tenth_of_the_neurons_fires_at_every_depth(model: PackedModel) -> None:
+def activities(model: PackedModel) -> list[Activity]:
+    """Of every layer, over a hundred tokens."""
+    spec = model.manifest.spec
     banks = [[model.load_banks(layer)[0][1]] for layer in range(4)]
-    counting = Counting(DenseFfn(SMALL.rule, banks), SMALL.rule, {layer: banks[layer][0] for layer in range(4)})
-    transformer = Transformer(SMALL, model.load_spine(), counting, cpu_ops)
+    counting = Counting(DenseFfn(spec.rule, banks), spec.rule, {layer: banks[layer][0] for layer in range(4)})
+    transformer = Transformer(spec, model.load_spine(), counting, cpu_ops)
     tokens = torch.randint(0, 500, (100,), generator=torch.Generator().manual_seed(1)).tolist()
     (logits,) = run_step(transformer, cache_for(transformer, context=128), [Part(0, 0, tokens)])
     assert logits.isfinite().all()
     assert len(counting.counts) == 4
-    for passed, fired in counting.counts:
-        assert passed == pytest.approx(FIRING, abs=0.015)
-        assert fired == pytest.approx(passed, abs=0.001)
+    return counting.counts
+
+
+def test_a_tenth_of_the_neurons_fires_at_every_depth(model: PackedModel) -> None:
+    for counted in activities(model):
+        assert counted.passed == pytest.approx(FIRING, abs=0.015)
+        assert counted.fired == pytest.approx(counted.passed, abs=0.001)
+
+
+def test_where_gate_and_up_are_rectified_three_gates_pass_for_each_that_fires(tmp_path: Path) -> None:
+    spec = replace(SMALL, rule=FfnRule("gated_both", "relu"))
+    for counted in activities(build("both", spec, tmp_path)):
+        assert counted.passed == pytest.approx(PASSING, abs=0.02)
+        assert counted.fired == pytest.approx(FIRING, abs=0.015)
 
 
 def test_some_neurons_fire_almost_always_and_most_hardly_ever(model: PackedModel) -> None:

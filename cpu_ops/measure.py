@@ -2,6 +2,7 @@
 
 import statistics
 import time
+from array import array
 from collections.abc import Callable
 
 import torch
@@ -29,10 +30,9 @@ def gathering_bytes_per_second(name: FormatName = "int4", buffer_bytes: int = BU
     """A tenth of the rows, scattered, as up and down of the neurons that fire are: bytes of those rows alone."""
     rows, x = _rows(name, buffer_bytes)
     chosen = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[: max(1, int(SHARE * len(rows)))]
-    which, out = chosen.sort().values.numpy(), torch.empty(len(chosen)).numpy()
-    values, _, scales, _ = input_places(x)
-    address = rows_address(rows)
-    return len(which) * rows.format.row_bytes(rows.k) / _median_seconds(lambda: gather(address, which, values, scales, out))
+    which, out = chosen.sort().values, torch.empty(len(chosen))
+    call = array("q", (rows_address(rows), *input_places(x), which.data_ptr(), len(which), out.data_ptr()))
+    return len(which) * rows.format.row_bytes(rows.k) / _median_seconds(lambda: gather(call.buffer_info()[0]))
 
 
 def region_seconds() -> float:

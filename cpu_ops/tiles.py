@@ -1,5 +1,6 @@
 """Rows as float32, a bounded tile at a time, for products that a library does better."""
 
+from array import array
 from collections.abc import Iterator
 
 import torch
@@ -23,5 +24,5 @@ def decode(rows: Rows) -> Tensor:
     if rows.format.name not in CODES:
         return rows.decode()
     out = torch.empty(len(rows), rows.k)
-    decode_kernel(rows_address(rows), out.data_ptr())
+    decode_kernel(array("q", (rows_address(rows), out.data_ptr())).buffer_info()[0])
     return out

@@ -6,12 +6,12 @@ depend on the bank alone: not on the threads, not on the other tokens of the cal
 
 from typing import Any
 
-import numba
 import numpy as np
 from numba import types
 
 from cpu_ops.kernels.activation import GATED, GATED_BOTH, PLAIN, activate
 from cpu_ops.kernels.compile import SERIAL_WEIGHTS, inner, kernel, native
+from cpu_ops.kernels.region import in_parallel, use_threads
 from cpu_ops.kernels.rows import (
     INPUT,
     ROWS,
@@ -33,7 +33,7 @@ PARTS = 24  # at most: 2, 3, 4, 6, 8 and 12 threads get equal shares, and mergin
 BLOCK = 16  # neurons dealt at once: hot neurons come first, so long runs would give one thread all the work
 WAITING = 8  # rows of `down` that are added in one go
 ROOM = WAITING + BLOCK
-PIECES = 48  # of the merge. Never as many as parts: Numba would make one loop of both, since it does not see what addresses share
+PIECES = 24  # of the merge
 
 # A bank and its rule, described once. `first` decides whether a neuron fires: gate, or up when there is no gate (then `second`
 # is not read). Biases are addresses of float32 [n], or 0. `outward` are the predictor's rows, its n 0 where there is none.
@@ -129,8 +129,9 @@ def _queue_down(bank: Any, h: Floats, passed: Indices, count: int, token: int, r
 
 
 @inner
-def _ffn_part(call: Any, part: int) -> None:
+def _ffn_part(address: int, part: int) -> None:
     """sums[part, T, raw] = what the part's neurons add."""
+    call = call_at(address)
     bank, tokens = bank_at(call.bank), call.tokens
     raw_bytes = 4 * bank.down.raw_floats
     sums = call.sums + part * tokens * raw_bytes
@@ -170,11 +171,13 @@ def _deal(bank: Any, call: Any, part: int, chosen: Indices, marks: Indices) -> i
 
 
 @inner
-def _merge(call: Any, size: int, first: int, last: int) -> None:
-    """The parts' raw sums, added in their order, in columns first..last of the first part's."""
+def _merge_piece(address: int, piece: int) -> None:
+    """The parts' raw sums, added in their order to the first part's, in a piece of the columns."""
+    call = call_at(address)
+    size = call.tokens * bank_at(call.bank).down.raw_floats
     sums = floats_at(call.sums, call.parts * size)
     for part in range(1, call.parts):
-        for column in range(first, last):
+        for column in range(piece * size // PIECES, (piece + 1) * size // PIECES):
             sums[column] += sums[part * size + column]
 
 
@@ -182,23 +185,21 @@ def _merge(call: Any, size: int, first: int, last: int) -> None:
 def ffn(address: int) -> None:
     """Fills `out` of the CALL at an address: what the neurons of its bank add."""
     call = call_at(address)
-    bank, parts = bank_at(call.bank), call.parts
-    size = call.tokens * bank.down.raw_floats
+    bank = bank_at(call.bank)
     if bank.n * bank.down.k * call.tokens <= SERIAL_WEIGHTS:
-        for part in range(parts):
-            _ffn_part(call, part)
-        _merge(call, size, 0, size)
+        for part in range(call.parts):
+            _ffn_part(address, part)
+        for piece in range(PIECES):
+            _merge_piece(address, piece)
     else:
-        for part in numba.prange(parts):
-            _ffn_part(call_at(address), part)
-        for piece in numba.prange(PIECES):
-            _merge(call_at(address), size, piece * size // PIECES, (piece + 1) * size // PIECES)
+        in_parallel(_ffn_part, address, call.parts)
+        in_parallel(_merge_piece, address, PIECES)
     for token in range(call.tokens):
         settle(bank.down, call.sums + token * bank.down.raw_floats * 4, call.out + token * bank.down.k * 4)
 
 
 def _ffn_native(address: int) -> None:
-    numba.set_num_threads(call_at(address).threads)
+    use_threads(call_at(address).threads)
     ffn(address)
 
 

@@ -1,35 +1,33 @@
 """The naked loop over chosen rows, out of order: what memory gives to gathered reads."""
 
-from typing import Any
-
-import numba
 import numpy as np
 
 from cpu_ops.kernels.compile import inner, kernel
-from cpu_ops.kernels.linear import KernelInput
-from cpu_ops.kernels.rows import ask, dot, rows_at
-
-Floats = np.ndarray[Any, np.dtype[np.float32]]
-Indices = np.ndarray[Any, np.dtype[np.int64]]
+from cpu_ops.kernels.region import in_parallel
+from cpu_ops.kernels.rows import INPUT, ask, block_at, dot, floats_at, longs_at, rows_at
 
 PARTS = 48
 AHEAD = 2  # rows asked for before they are needed
 
+# out float32 [m] = rows[which] · the one vector of x; which int64 [m].
+CALL = np.dtype([("rows", np.int64), ("x", INPUT), ("which", np.int64), ("m", np.int64), ("out", np.int64)])
+call_at = block_at(CALL)
+
 
 @inner
-def _gather_part(rows: Any, which: Indices, first: int, last: int, x: Any, out: Floats) -> None:
+def _gather_part(address: int, part: int) -> None:
+    call = call_at(address)
+    rows, which, out = rows_at(call.rows), longs_at(call.which, call.m), floats_at(call.out, call.m)
+    first, last = part * call.m // PARTS, (part + 1) * call.m // PARTS
     for place in range(first, min(first + AHEAD, last)):
         ask(rows, which[place])
     for place in range(first, last):
         if place + AHEAD < last:
             ask(rows, which[place + AHEAD])
-        out[place] = dot(rows, which[place], x, 0)
+        out[place] = dot(rows, which[place], call.x, 0)
 
 
 @kernel
-def gather(rows: int, which: Indices, values: int, scales: int, out: Floats) -> None:
-    """out[m] = rows[which] · the one vector at `values` and `scales`; `rows` is the address of a ROWS block."""
-    m = len(which)
-    for part in numba.prange(PARTS):
-        x = KernelInput(values, 0, scales, 0)
-        _gather_part(rows_at(rows), which, part * m // PARTS, (part + 1) * m // PARTS, x, out)
+def gather(address: int) -> None:
+    """Fills `out` of the CALL at an address."""
+    in_parallel(_gather_part, address, PARTS)

@@ -1,38 +1,33 @@
 """The naked loop of a matrix product of few tokens."""
 
-from typing import Any, NamedTuple
-
-import numba
+import numpy as np
 
 from cpu_ops.kernels.compile import SERIAL_WEIGHTS, inner, kernel
-from cpu_ops.kernels.rows import dots, rows_at
+from cpu_ops.kernels.region import in_parallel
+from cpu_ops.kernels.rows import INPUT, block_at, dots, rows_at
 
 PARTS = 48  # pieces of a matrix: equal shares for 2, 3, 4, 6, 8, 12 and 16 threads
 
-
-class KernelInput(NamedTuple):
-    """The vectors of a call, as an INPUT block has them."""
-
-    values: int
-    values_stride: int
-    scales: int
-    scales_stride: int
+# out[T, n] = x · rows: the rows' block, x, and where float32 [tokens, n] go.
+CALL = np.dtype([("rows", np.int64), ("x", INPUT), ("tokens", np.int64), ("out", np.int64)])
+call_at = block_at(CALL)
 
 
 @inner
-def linear_part(rows: Any, first: int, last: int, x: Any, tokens: int, out: int) -> None:
-    for i in range(first, last):
-        dots(rows, i, x, tokens, out + 4 * i, 4 * rows.n)
+def _linear_part(address: int, part: int) -> None:
+    call = call_at(address)
+    rows = rows_at(call.rows)
+    for i in range(part * rows.n // PARTS, (part + 1) * rows.n // PARTS):
+        dots(rows, i, call.x, call.tokens, call.out + 4 * i, 4 * rows.n)
 
 
 @kernel
-def linear(rows: int, values: int, values_stride: int, scales: int, scales_stride: int, tokens: int, out: int) -> None:
-    """out[T, n] = x · rows, of the ROWS block at address `rows`."""
-    matrix = rows_at(rows)
-    n = matrix.n
-    if n * matrix.k * tokens <= SERIAL_WEIGHTS:
-        linear_part(matrix, 0, n, KernelInput(values, values_stride, scales, scales_stride), tokens, out)
-        return
-    for part in numba.prange(PARTS):
-        x = KernelInput(values, values_stride, scales, scales_stride)
-        linear_part(rows_at(rows), part * n // PARTS, (part + 1) * n // PARTS, x, tokens, out)
+def linear(address: int) -> None:
+    """Fills `out` of the CALL at an address."""
+    call = call_at(address)
+    rows = rows_at(call.rows)
+    if rows.n * rows.k * call.tokens <= SERIAL_WEIGHTS:
+        for part in range(PARTS):
+            _linear_part(address, part)
+    else:
+        in_parallel(_linear_part, address, PARTS)

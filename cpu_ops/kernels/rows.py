@@ -85,20 +85,25 @@ def address_of(typing: Any, array: Any) -> Any:
     return LONG(array), emit
 
 
-@intrinsic
-def floats_at(typing: Any, address: Any, count: Any) -> Any:
-    """float32 [count] over the memory at an address."""
-    kind = types.Array(FLOAT, 1, "C")
+def _array_at(element: Any) -> Callable[[int, int], Any]:
+    """Code for an array over memory that somebody else owns."""
+    kind = types.Array(element, 1, "C")
 
-    def emit(context: Any, builder: Builder, signature: Any, arguments: Any) -> Value:
-        data = builder.inttoptr(arguments[0], context.get_data_type(FLOAT).as_pointer())
-        array = context.make_array(kind)(context, builder)
-        context.populate_array(
-            array, data=data, shape=[arguments[1]], strides=[ir.Constant(I64, 4)], itemsize=ir.Constant(I64, 4), meminfo=None
-        )
-        return array._getvalue()
+    def typed(typing: Any, address: Any, count: Any) -> Any:
+        def emit(context: Any, builder: Builder, signature: Any, arguments: Any) -> Value:
+            start, length = arguments
+            data, size = context.get_data_type(element), ir.Constant(I64, element.bitwidth // 8)
+            array = context.make_array(kind)(context, builder)
+            place = builder.inttoptr(start, data.as_pointer())
+            context.populate_array(array, data=place, shape=[length], strides=[size], itemsize=size, meminfo=None)
+            return array._getvalue()
 
-    return kind(LONG, LONG), emit
+        return kind(LONG, LONG), emit
+
+    return intrinsic(typed)
+
+
+floats_at, longs_at = _array_at(FLOAT), _array_at(LONG)  # (address, count) -> float32 or int64 [count]
 
 
 @inner

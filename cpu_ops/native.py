@@ -1,0 +1,44 @@
+"""A bank's fused region as a C function and its argument: callable from any thread, without Python and without the GIL.
+
+So it can be a host node of a CUDA graph (`cudaLaunchHostFunc` takes just these two). Knows nothing of CUDA.
+"""
+
+from array import array
+
+import torch
+from torch import Tensor
+
+from cpu_ops.describe import check_meets, input_places
+from cpu_ops.ffn import bank_address
+from cpu_ops.kernels.ffn import ffn_pointer, parts_of
+from models.bank import NeuronBank
+from models.formats import Input
+from models.spec import FfnRule
+
+
+class NativeFfn:
+    """`function(argument)`, void (int64), adds up the neurons of `bank` over the vectors in `x` and leaves the sum in `out`.
+
+    Both are fixed buffers: `x` as the bank's format takes it, T ≤ 16 tokens; `out` float32 [T, H]. Whoever calls sees to it
+    that nobody else enters a parallel region meanwhile. The object must outlive its last call.
+    """
+
+    def __init__(self, bank: NeuronBank, rule: FfnRule, x: Input, threads: int) -> None:
+        check_meets(bank.up, x)
+        self.bank, self.rule, self.x = bank, rule, x
+        self.out = torch.zeros(len(x), bank.hidden)
+        address, raw_floats = bank_address(bank, rule, None)
+        parts = parts_of(len(bank))
+        self._sums: Tensor = torch.empty(parts * len(x) * raw_floats)
+        places = (*input_places(x), 0, 0, 0, 0)
+        self._call = array("q", (address, *places, len(x), parts, self._sums.data_ptr(), self.out.data_ptr(), threads))
+
+    @property
+    def function(self) -> int:
+        """The address of a C function."""
+        return ffn_pointer()
+
+    @property
+    def argument(self) -> int:
+        """The address of what it takes."""
+        return self._call.buffer_info()[0]

@@ -6,7 +6,6 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from cpu_ops.describe import CODES, Block, check_meets, input_places, rows_block
@@ -15,9 +14,8 @@ from cpu_ops.kernels.ffn import BANK, parts_of
 from cpu_ops.kernels.ffn import ffn as ffn_kernel
 from cpu_ops.kernels.rows import ROWS
 from cpu_ops.linear import linear
-from cpu_ops.tiles import decode, tiles
+from cpu_ops.prompt import prompt_ffn
 from models.bank import NeuronBank
-from models.ffn import activate, combine
 from models.formats import Input
 from models.predictor import Predictor
 from models.spec import FfnRule
@@ -31,7 +29,7 @@ def ffn(bank: NeuronBank, x: Input, rule: FfnRule) -> Tensor:
     if len(bank) == 0 or len(x) == 0:
         return torch.zeros(len(x), bank.hidden)
     if len(x) > FEW_TOKENS or bank.up.format.name not in CODES:
-        return _by_tiles(bank, x, rule)
+        return prompt_ffn(bank, x, rule)
     return _by_selection(bank, x, rule, None, NOTHING)
 
 
@@ -105,14 +103,3 @@ def scratch(floats: int) -> Tensor:
     if room is None or len(room) < floats:
         room = _KEPT.room = torch.empty(floats)
     return room
-
-
-def _by_tiles(bank: NeuronBank, x: Input, rule: FfnRule) -> Tensor:
-    values = x.decode()
-    out = torch.zeros_like(values)
-    for tile in tiles(len(bank), bank.hidden):
-        part = bank[tile]
-        gate = None if part.gate is None else F.linear(values, decode(part.gate), part.gate_bias)
-        h = activate(gate, F.linear(values, decode(part.up), part.up_bias), rule)
-        out += combine(h, decode(part.down))
-    return out

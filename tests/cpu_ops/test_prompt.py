@@ -1,0 +1,90 @@
+"""Many tokens at once beside the decoded weights in float64, for any shape; and the promise that a token's bits are its own."""
+
+import numba
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from cpu_ops.prompt import product, prompt_ffn
+from cpu_ops.topology import set_threads
+from models.bank import NeuronBank
+from models.bits import FORMAT_NAMES, GROUP, FormatName
+from models.formats import FORMATS, Input
+from models.rows import Rows
+from models.spec import FfnRule
+
+GROUPED: tuple[FormatName, ...] = ("int4", "int8")
+
+
+def random(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def made(name: FormatName, n: int, k: int, tokens: int, seed: int = 0) -> tuple[Rows, Input]:
+    return Rows.encode(name, random(n, k, seed=seed)), FORMATS[name].input(random(tokens, k, seed=seed + 1))
+
+
+def expected(rows: Rows, x: Input) -> Tensor:
+    return x.decode().double() @ rows.decode().double().T
+
+
+def assert_product(rows: Rows, x: Input) -> None:
+    torch.testing.assert_close(product(rows, x).double(), expected(rows, x), rtol=1e-5, atol=2e-5 * rows.k**0.5)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(GROUPED), st.integers(0, 70), st.integers(1, 40), st.integers(0, 41), st.integers(0, 99))
+def test_any_shape(name: FormatName, n: int, groups: int, tokens: int, seed: int) -> None:
+    assert_product(*made(name, n, groups * GROUP, tokens, seed))
+
+
+@pytest.mark.parametrize("name", GROUPED)
+def test_rows_and_input_may_be_strided(name: FormatName) -> None:
+    rows, x = made(name, 50, 320, 44)
+    records = torch.cat([rows.records(), rows.records()], dim=1)[::2]
+    wide = Input(x.values.repeat(1, 2)[::2, :320], None if x.scales is None else x.scales.repeat(1, 2)[::2, :10])
+    assert_product(Rows.view(name, 320, records[:, : records.shape[1] // 2]), wide)
+
+
+@pytest.mark.parametrize("name", GROUPED)
+def test_a_tokens_bits_are_its_own_on_any_threads(name: FormatName) -> None:
+    rows, x = made(name, 200, 640, 23)
+    together = product(rows, x)
+    set_threads(1)
+    for first, last in ((0, 23), (0, 1), (3, 20), (22, 23)):
+        assert x.scales is not None
+        alone = product(rows, Input(x.values[first:last], x.scales[first:last]))
+        assert torch.equal(alone, together[first:last])
+    set_threads()
+    assert numba.get_num_threads() >= 1
+
+
+@pytest.mark.parametrize("name", GROUPED)
+def test_the_extreme_bytes_do_not_saturate(name: FormatName) -> None:
+    """The largest weights against inputs of ±127: the largest sums that 16 bits have to hold."""
+    planes = {"int4": [0x00, 0xFF, 0xF0], "int8": [-128, 127, 1]}[name]
+    width, kind = FORMATS[name].plane_widths(GROUP)[0], FORMATS[name].plane_types[0]
+    weights = torch.tensor(planes, dtype=torch.int16).to(kind).unsqueeze(1).repeat(1, width)
+    rows = Rows(FORMATS[name], GROUP, (weights, torch.ones(len(planes), 1, dtype=torch.float16)))
+    values = torch.tensor([127, -127, 0], dtype=torch.int8).unsqueeze(1).repeat(7, GROUP)
+    x = Input(values, torch.ones(21, 1))
+    assert torch.equal(product(rows, x).double(), expected(rows, x))
+
+
+@pytest.mark.parametrize("name", GROUPED)
+def test_a_nan_stays_in_its_row_and_its_token(name: FormatName) -> None:
+    rows, x = made(name, 33, 96, 20)
+    assert x.scales is not None
+    rows.planes[1][5, 1], x.scales[7, 2] = float("nan"), float("nan")
+    wrong = product(rows, x).isnan()
+    assert wrong[7].all()
+    assert wrong[:, 5].all()
+    assert wrong.sum() == 33 + 20 - 1
+
+
+@pytest.mark.parametrize("name", FORMAT_NAMES)
+def test_no_neurons_add_nothing(name: FormatName) -> None:
+    rows, x = made(name, 0, 64, 20)
+    assert torch.equal(prompt_ffn(NeuronBank(rows, rows, rows), x, FfnRule("gated", "relu")), torch.zeros(20, 64))

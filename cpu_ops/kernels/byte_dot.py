@@ -1,37 +1,64 @@
-"""The inner product of 32 signed bytes with 32 signed bytes: the one place that asks what the CPU can do.
+"""Inner products of bytes with signed bytes, exact in int32: the one place that asks what the CPU can do.
 
 It asks Numba's target features, which the user may narrow (NUMBA_CPU_NAME, NUMBA_CPU_FEATURES), never the host's: LLVM aborts
-the process when told to use an instruction the target lacks. VNNI is not used yet; its product would stand beside `_avx2`.
+the process when told to use an instruction the target lacks. Values are never −128. Lane j of a result sums products 4j … 4j+3.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from llvmlite import ir
 
-from cpu_ops.kernels.ir import I8, I16, I32, Builder, Value, constant, pairs_added, vector
+from cpu_ops.kernels.ir import I16, I32, Builder, Value, constant, pairs_added, vector
 from cpu_ops.kernels.target import target_features
-
-BYTES, WORDS, INTS = vector(I8, 32), vector(I16, 16), vector(I32, 8)
 
 
 def byte_dot(builder: Builder, weights: Value, values: Value) -> Value:
-    """weights, values int8 [32], values never −128 -> int32 [8]: lane j sums products 4j … 4j+3. Exact."""
-    return _avx2(builder, weights, values) if "+avx2" in target_features() else _portable(builder, weights, values)
+    """weights, values int8 [n] -> int32 [n/4]."""
+    if not _has_avx2():
+        return _portable(builder, weights, values)
+    size = _same_kind(builder, "psign.b", weights, weights)  # written as a select, LLVM turns it into three instructions
+    return _words_added(builder, _bytes_multiplied(builder, size, _same_kind(builder, "psign.b", values, weights)))
+
+
+def nibble_dot(builder: Builder, nibbles: Sequence[Value], values: Sequence[Value]) -> Value:
+    """Sum of (nibbles − 8) · values over pairs of bytes [n], nibbles 0 … 15, and int8 [n] -> int32 [n/4]."""
+    eight = constant(nibbles[0].type, 8)
+    if not _has_avx2():
+        products = [_portable(builder, builder.sub(n, eight), v) for n, v in zip(nibbles, values, strict=True)]
+        return builder.add(*products)
+    plain = builder.add(*(_bytes_multiplied(builder, n, v) for n, v in zip(nibbles, values, strict=True)))
+    eights = builder.add(*(_bytes_multiplied(builder, eight, v) for v in values))
+    return _words_added(builder, builder.sub(plain, eights))
 
 
 def _portable(builder: Builder, weights: Value, values: Value) -> Value:
-    wide = vector(I32, 32)
+    wide = vector(I32, weights.type.count)
     products = builder.mul(builder.sext(weights, wide), builder.sext(values, wide))
     return pairs_added(builder, pairs_added(builder, products))
 
 
-def _avx2(builder: Builder, weights: Value, values: Value) -> Value:
-    """|w| · (v with w's sign), unsigned times signed: at most 2 · 128 · 127, so the int16 sums do not saturate."""
+def _has_avx2() -> bool:
+    return "+avx2" in target_features()
 
-    def call(name: str, result: Any, a: Value, b: Value) -> Value:
-        kind = ir.FunctionType(result, [a.type, b.type])
-        return builder.call(builder.module.declare_intrinsic("llvm.x86.avx2." + name, fnty=kind), (a, b))
 
-    size = call("psign.b", BYTES, weights, weights)  # written as a select, LLVM turns int4's into three instructions
-    words = call("pmadd.ub.sw", WORDS, size, call("psign.b", BYTES, values, weights))
-    return call("pmadd.wd", INTS, words, constant(WORDS, 1))
+def _bytes_multiplied(builder: Builder, unsigned: Value, values: Value) -> Value:
+    """-> int16 [n/2], sums of two products: at most 2 · 128 · 127, so they do not saturate."""
+    return _call(builder, "pmadd.ub.sw", vector(I16, unsigned.type.count // 2), unsigned, values)
+
+
+def _words_added(builder: Builder, words: Value) -> Value:
+    return _call(builder, "pmadd.wd", vector(I32, words.type.count // 2), words, constant(words.type, 1))
+
+
+def _same_kind(builder: Builder, name: str, a: Value, b: Value) -> Value:
+    return _call(builder, name, a.type, a, b)
+
+
+def _call(builder: Builder, name: str, result: Any, a: Value, b: Value) -> Value:
+    """The target's own instruction, on 32 bytes or on 16."""
+    wide = "avx2." + name
+    narrow = {"psign.b": "ssse3.psign.b.128", "pmadd.ub.sw": "ssse3.pmadd.ub.sw.128", "pmadd.wd": "sse2.pmadd.wd"}[name]
+    bits = a.type.count * a.type.element.width
+    kind = ir.FunctionType(result, [a.type, b.type])
+    return builder.call(builder.module.declare_intrinsic("llvm.x86." + (wide if bits == 256 else narrow), fnty=kind), (a, b))

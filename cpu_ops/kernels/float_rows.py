@@ -24,24 +24,26 @@ class FloatRowCode(RowCode):
     def _at(self, builder: Builder, row: Row, index: Value, lanes: int) -> Value:
         return self.weights(builder, offset(builder, row.weights, index, self.weight_bytes), lanes)
 
-    def dot(self, builder: Builder, row: Row, x: Row, k: Value) -> Value:
-        sums = [variable(builder, constant(vector(F32, LANES), 0.0)) for _ in range(UNROLLED)]
-        rest = variable(builder, constant(vector(F32, 1), 0.0))
+    def dots(self, builder: Builder, row: Row, xs: Sequence[Row], k: Value) -> list[Value]:
+        sums = [[variable(builder, constant(vector(F32, LANES), 0.0)) for _ in range(UNROLLED)] for _ in xs]
+        rests = [variable(builder, constant(vector(F32, 1), 0.0)) for _ in xs]
 
-        def add(sum_at: Value, index: Value, lanes: int) -> None:
-            values = load(builder, offset(builder, x.weights, index, 4), vector(F32, lanes))
-            builder.store(multiply_add(builder, self._at(builder, row, index, lanes), values, builder.load(sum_at)), sum_at)
+        def add(chains: Sequence[Value], index: Value, lanes: int) -> None:
+            weights = self._at(builder, row, index, lanes)
+            for x, chain in zip(xs, chains, strict=True):
+                values = load(builder, offset(builder, x.weights, index, 4), vector(F32, lanes))
+                builder.store(multiply_add(builder, weights, values, builder.load(chain)), chain)
 
         def step(index: Value) -> None:
             first = builder.mul(index, constant(I64, STEP))
-            for part, sum_at in enumerate(sums):
-                add(sum_at, builder.add(first, constant(I64, part * LANES)), LANES)
+            for part in range(UNROLLED):
+                add([own[part] for own in sums], builder.add(first, constant(I64, part * LANES)), LANES)
 
         steps = builder.udiv(k, constant(I64, STEP))
         repeat(builder, constant(I64, 0), steps, step)
-        repeat(builder, builder.mul(steps, constant(I64, STEP)), k, lambda index: add(rest, index, 1))
-        whole = builder.fadd(builder.load(sums[0]), builder.load(sums[1]))
-        return builder.fadd(total(builder, whole), total(builder, builder.load(rest)))
+        repeat(builder, builder.mul(steps, constant(I64, STEP)), k, lambda index: add(rests, index, 1))
+        wholes = [builder.fadd(*(builder.load(chain) for chain in own)) for own in sums]
+        return [builder.fadd(total(builder, a), total(builder, builder.load(b))) for a, b in zip(wholes, rests, strict=True)]
 
     def axpy(self, builder: Builder, rows: Sequence[Row], factors: Sequence[Value], out: Value, k: Value) -> None:
         def add(index: Value, lanes: int) -> None:

@@ -6,13 +6,10 @@ The product of two groups is exact in int32; then it is scaled and added in floa
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 
-from cpu_ops.kernels.byte_dot import byte_dot
 from cpu_ops.kernels.ir import (
     CACHE_LINE,
     F32,
-    I8,
     I16,
-    I32,
     I64,
     Builder,
     Value,
@@ -25,7 +22,6 @@ from cpu_ops.kernels.ir import (
     prefetch,
     repeat,
     splat,
-    store,
     total,
     variable,
     vector,
@@ -40,65 +36,85 @@ TOGETHER = 8  # groups whose scales are decoded as one vector
 
 class GroupRowCode(RowCode):
     group_bytes: int  # of the quants
+    span: int  # groups multiplied at once
+    lanes: int  # a group's product is this many int32, to be added
 
     @abstractmethod
-    def quants(self, builder: Builder, address: Value) -> Value:
-        """A group's integers, int8 [32]."""
+    def products(self, builder: Builder, weights: Value, values: Sequence[Value], groups: int) -> list[Value]:
+        """Of up to `span` groups with each input: int32 [groups · lanes], exact."""
 
-    def dot(self, builder: Builder, row: Row, x: Row, k: Value) -> Value:
-        sums = [variable(builder, constant(vector(F32, 8), 0.0)) for _ in range(2)]
+    def dots(self, builder: Builder, row: Row, xs: Sequence[Row], k: Value) -> list[Value]:
+        sums = [_Sums(builder, self.lanes) for _ in xs]
 
         def together(first: Value, count: int) -> None:
-            ahead = builder.add(offset(builder, row.weights, first, self.group_bytes), constant(I64, AHEAD_BYTES))
-            for line in range(count * self.group_bytes // CACHE_LINE):
-                prefetch(builder, builder.add(ahead, constant(I64, line * CACHE_LINE)))
+            self._prefetch_ahead(builder, row, first, count)
             scales = self._scales(builder, row, first, count)
-            scales = builder.fmul(scales, load(builder, offset(builder, x.scales, first, 4), vector(F32, count)))
-            for lane in range(count):
-                group = builder.add(first, constant(I64, lane))
-                values = load(builder, offset(builder, x.weights, group, GROUP), vector(I8, GROUP))
-                product = builder.sitofp(byte_dot(builder, self._quants(builder, row, group), values), vector(F32, 8))
-                scale = pick(builder, scales, [lane] * 8)
-                builder.store(multiply_add(builder, product, scale, builder.load(sums[lane % 2])), sums[lane % 2])
+            scaled = [builder.fmul(scales, load(builder, offset(builder, x.scales, first, 4), vector(F32, count))) for x in xs]
+            for place in range(0, count, self.span):
+                groups = min(self.span, count - place)
+                group = builder.add(first, constant(I64, place))
+                values = [offset(builder, x.weights, group, GROUP) for x in xs]
+                products = self.products(builder, offset(builder, row.weights, group, self.group_bytes), values, groups)
+                lanes = [place + lane // self.lanes for lane in range(groups * self.lanes)]
+                for own, product, scale in zip(sums, products, scaled, strict=True):
+                    own.add(builder, place // self.span, product, pick(builder, scale, lanes))
 
-        _for_groups(builder, k, together)
-        return total(builder, builder.fadd(builder.load(sums[0]), builder.load(sums[1])))
+        for_groups(builder, k, together)
+        return [own.total(builder) for own in sums]
 
-    def axpy(self, builder: Builder, rows: Sequence[Row], factors: Sequence[Value], out: Value, k: Value) -> None:
+    def axpy(self, builder: Builder, rows: Sequence[Row], factors: Sequence[Value], raw: Value, k: Value) -> None:
         def together(first: Value, count: int) -> None:
             scales = [
                 builder.fmul(self._scales(builder, row, first, count), splat(builder, factor, count))
                 for row, factor in zip(rows, factors, strict=True)
             ]
-            for lane in range(count):
-                self._add_group(builder, rows, [pick(builder, s, [lane] * HALF) for s in scales], out, first, lane)
+            self.note(builder, scales, raw, first, k)
+            for place in range(0, count, self.span):
+                groups = min(self.span, count - place)
+                group = builder.add(first, constant(I64, place))
+                weights = [offset(builder, row.weights, group, self.group_bytes) for row in rows]
+                lanes = [place + lane // self.lanes for lane in range(groups * self.lanes)]
+                self.add(builder, weights, [pick(builder, scale, lanes) for scale in scales], offset(builder, raw, group, 4 * GROUP))
 
-        _for_groups(builder, k, together)
+        for_groups(builder, k, together)
+
+    @abstractmethod
+    def add(self, builder: Builder, weights: Sequence[Value], scales: Sequence[Value], raw: Value) -> None:
+        """raw sums of some groups += weights · scale, row by row; scales float32 [groups · lanes]."""
+
+    def note(self, builder: Builder, scales: Sequence[Value], raw: Value, first: Value, k: Value) -> None:
+        """Adds to raw sums what depends on the groups' scales alone."""
 
     def plane_bytes(self, builder: Builder, k: Value) -> tuple[Value, Value]:
         groups = builder.udiv(k, constant(I64, GROUP))
         return builder.mul(groups, constant(I64, self.group_bytes)), builder.mul(groups, constant(I64, 2))
 
-    def _add_group(self, builder: Builder, rows: Sequence[Row], scales: Sequence[Value], out: Value, first: Value, lane: int) -> None:
-        group = builder.add(first, constant(I64, lane))
-        at = offset(builder, out, group, 4 * GROUP)
-        groups = [self._quants(builder, row, group) for row in rows]
-        for half in range(2):
-            here = builder.add(at, constant(I64, 4 * HALF * half))
-            result = load(builder, here, vector(F32, HALF))
-            for quants, scale in zip(groups, scales, strict=True):
-                part = builder.sext(pick(builder, quants, range(half * HALF, (half + 1) * HALF)), vector(I32, HALF))
-                result = multiply_add(builder, builder.sitofp(part, vector(F32, HALF)), scale, result)
-            store(builder, result, here)
-
-    def _quants(self, builder: Builder, row: Row, group: Value) -> Value:
-        return self.quants(builder, offset(builder, row.weights, group, self.group_bytes))
+    def _prefetch_ahead(self, builder: Builder, row: Row, first: Value, count: int) -> None:
+        ahead = builder.add(offset(builder, row.weights, first, self.group_bytes), constant(I64, AHEAD_BYTES))
+        for line in range(count * self.group_bytes // CACHE_LINE):
+            prefetch(builder, builder.add(ahead, constant(I64, line * CACHE_LINE)))
 
     def _scales(self, builder: Builder, row: Row, first: Value, count: int) -> Value:
         return halves_to_floats(builder, load(builder, offset(builder, row.scales, first, 2), vector(I16, count)))
 
 
-def _for_groups(builder: Builder, k: Value, body: Callable[[Value, int], None]) -> None:
+class _Sums:
+    """What one product has added up to so far: two chains of eight lanes, and four lanes for a last narrow product."""
+
+    def __init__(self, builder: Builder, lanes: int) -> None:
+        self._chains = [variable(builder, constant(vector(F32, 8), 0.0)) for _ in range(2)]
+        self._narrow = variable(builder, constant(vector(F32, 4), 0.0))
+
+    def add(self, builder: Builder, place: int, product: Value, scale: Value) -> None:
+        at = self._chains[place % 2] if product.type.count == 8 else self._narrow
+        builder.store(multiply_add(builder, builder.sitofp(product, scale.type), scale, builder.load(at)), at)
+
+    def total(self, builder: Builder) -> Value:
+        wide = builder.fadd(*(builder.load(chain) for chain in self._chains))
+        return builder.fadd(total(builder, wide), total(builder, builder.load(self._narrow)))
+
+
+def for_groups(builder: Builder, k: Value, body: Callable[[Value, int], None]) -> None:
     """body(first group, how many) over all groups: TOGETHER at a time, then one by one."""
     groups = builder.udiv(k, constant(I64, GROUP))
     whole = builder.udiv(groups, constant(I64, TOGETHER))

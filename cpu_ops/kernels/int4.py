@@ -1,22 +1,87 @@
 """int4 rows: byte j of a group holds weight j in its low nibble and weight j + 16 in its high one, both plus 8."""
 
-from llvmlite import ir
+from collections.abc import Sequence
 
-from cpu_ops.kernels.group_rows import GroupRowCode
-from cpu_ops.kernels.ir import I8, I32, Builder, Value, constant, load, pick, vector
+from cpu_ops.kernels.byte_dot import nibble_dot
+from cpu_ops.kernels.group_rows import GroupRowCode, for_groups
+from cpu_ops.kernels.ir import F32, I8, I32, I64, Builder, Value, constant, joined, load, multiply_add, offset, pick, splat, store, vector
 from models.bits import GROUP
 
 HALF = GROUP // 2
+NIBBLES = 8  # of a 32-bit word
 
 
 class Int4Code(GroupRowCode):
     name = "int4"
     group_bytes = HALF
+    span = 2
+    lanes = 4
+    together = 4
 
-    def quants(self, builder: Builder, address: Value) -> Value:
-        """The 16 bytes twice, the second copy shifted down by a nibble: no shuffle on the way, which is what limits AVX2."""
-        words = vector(I32, 8)
-        twice = pick(builder, load(builder, address, vector(I8, HALF)), [*range(HALF), *range(HALF)])
-        shifts = ir.Constant(words, [ir.Constant(I32, 0)] * 4 + [ir.Constant(I32, 4)] * 4)
-        nibbles = builder.bitcast(builder.lshr(builder.bitcast(twice, words), shifts), vector(I8, GROUP))
-        return builder.sub(builder.and_(nibbles, constant(nibbles.type, 15)), constant(nibbles.type, 8))
+    def products(self, builder: Builder, weights: Value, values: Sequence[Value], groups: int) -> list[Value]:
+        nibbles = _split(builder, load(builder, weights, vector(I8, HALF * groups)))
+        return [nibble_dot(builder, nibbles, [_halves(builder, x, half, groups) for half in range(2)]) for x in values]
+
+    def raw_floats(self, k: int) -> int:
+        """Nibble s of every 32-bit word of the quants, times 2^4s; then each group's offset."""
+        return k + k // GROUP
+
+    def note(self, builder: Builder, scales: Sequence[Value], raw: Value, first: Value, k: Value) -> None:
+        at = offset(builder, raw, builder.add(k, first), 4)
+        result = load(builder, at, scales[0].type)
+        for scale in scales:
+            result = multiply_add(builder, scale, constant(scale.type, 8.0), result)
+        store(builder, result, at)
+
+    def add(self, builder: Builder, weights: Sequence[Value], scales: Sequence[Value], raw: Value) -> None:
+        lanes = scales[0].type.count
+        packed = [load(builder, address, vector(I32, lanes)) for address in weights]
+        for nibble in range(NIBBLES):
+            at = builder.add(raw, constant(I64, 4 * lanes * nibble))
+            result = load(builder, at, vector(F32, lanes))
+            for words, scale in zip(packed, scales, strict=True):
+                result = multiply_add(builder, builder.sitofp(_in_place(builder, words, nibble), scale.type), scale, result)
+            store(builder, result, at)
+
+    def settle(self, builder: Builder, raw: Value, out: Value, k: Value) -> None:
+        def together(first: Value, count: int) -> None:
+            for place in range(count):
+                groups = self.span if count > 1 else 1
+                group = builder.add(first, constant(I64, place))
+                offsets = splat(builder, load(builder, offset(builder, raw, builder.add(k, group), 4), F32), 4)
+                start = builder.add(first, constant(I64, place - place % groups))
+                at = builder.add(offset(builder, raw, start, 4 * GROUP), constant(I64, 16 * (place % groups)))
+                self._settle_group(builder, at, 16 * groups, offsets, offset(builder, out, group, 4 * GROUP))
+
+        for_groups(builder, k, together)
+
+    def _settle_group(self, builder: Builder, at: Value, stride_bytes: int, offsets: Value, out: Value) -> None:
+        for half in range(2):
+            parts = []
+            for nibble in range(half, NIBBLES, 2):
+                part = load(builder, builder.add(at, constant(I64, stride_bytes * nibble)), vector(F32, 4))
+                scale = 1.0 if nibble == NIBBLES - 1 else 2.0 ** (-4 * nibble)
+                parts.append(builder.fsub(builder.fmul(part, constant(part.type, scale)), offsets))
+            all_four = joined(builder, joined(builder, *parts[:2]), joined(builder, *parts[2:]))
+            order = [4 * byte + word for word in range(4) for byte in range(4)]
+            store(builder, pick(builder, all_four, order), builder.add(out, constant(I64, 4 * HALF * half)))
+
+
+def _in_place(builder: Builder, words: Value, nibble: int) -> Value:
+    """A nibble of every word, 0 … 15 times a power of two; the highest shifted down, or it would be a sign."""
+    if nibble == NIBBLES - 1:
+        return builder.lshr(words, constant(words.type, 4 * nibble))
+    return builder.and_(words, constant(words.type, 15 << 4 * nibble))
+
+
+def _split(builder: Builder, packed: Value) -> tuple[Value, Value]:
+    """Bytes -> their low nibbles, their high nibbles."""
+    words = vector(I32, packed.type.count // 4)
+    high = builder.bitcast(builder.lshr(builder.bitcast(packed, words), constant(words, 4)), packed.type)
+    return builder.and_(packed, constant(packed.type, 15)), builder.and_(high, constant(packed.type, 15))
+
+
+def _halves(builder: Builder, values: Value, half: int, groups: int) -> Value:
+    """The values that meet the low (0) or high (1) nibbles of one group or of two."""
+    parts = [load(builder, builder.add(values, constant(I64, group * GROUP + half * HALF)), vector(I8, HALF)) for group in range(groups)]
+    return parts[0] if groups == 1 else joined(builder, *parts)

@@ -1,13 +1,30 @@
 """int8 rows: the quants as they are."""
 
+from collections.abc import Sequence
+
+from cpu_ops.kernels.byte_dot import byte_dot
 from cpu_ops.kernels.group_rows import GroupRowCode
-from cpu_ops.kernels.ir import I8, Builder, Value, load, vector
+from cpu_ops.kernels.ir import F32, I8, I64, Builder, Value, constant, load, multiply_add, store, vector
 from models.bits import GROUP
 
 
 class Int8Code(GroupRowCode):
     name = "int8"
     group_bytes = GROUP
+    span = 1
+    lanes = 8
+    together = 4
 
-    def quants(self, builder: Builder, address: Value) -> Value:
-        return load(builder, address, vector(I8, GROUP))
+    def products(self, builder: Builder, weights: Value, values: Sequence[Value], groups: int) -> list[Value]:
+        kind = vector(I8, GROUP * groups)
+        quants = load(builder, weights, kind)
+        return [byte_dot(builder, quants, load(builder, x, kind)) for x in values]
+
+    def add(self, builder: Builder, weights: Sequence[Value], scales: Sequence[Value], raw: Value) -> None:
+        for first in range(0, GROUP, self.lanes):
+            at = builder.add(raw, constant(I64, 4 * first))
+            result = load(builder, at, vector(F32, self.lanes))
+            for address, scale in zip(weights, scales, strict=True):
+                quants = load(builder, builder.add(address, constant(I64, first)), vector(I8, self.lanes))
+                result = multiply_add(builder, builder.sitofp(quants, scale.type), scale, result)
+            store(builder, result, at)

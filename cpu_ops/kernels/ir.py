@@ -1,7 +1,6 @@
 """A few words of vector IR, written with llvmlite's builder, that every row format shares.
 
-Plain LLVM vectors are legalised to what the target has, so nothing here asks which CPU it is. (A dot product through VNNI
-would be a target's own instruction: its guard must read Numba's target features, not the host's.)
+Plain LLVM vectors are legalised to what the target has, so nothing here asks which CPU it is; float16 alone does.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,11 +8,15 @@ from typing import Any
 
 from llvmlite import ir
 
+from cpu_ops.kernels.target import target_features
+
 Builder = Any  # llvmlite's builder and values carry no types
 Value = Any
 
-I8, I16, I32, I64, F32 = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64), ir.FloatType()
+I8, I16, I32, I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
+F16, F32 = ir.HalfType(), ir.FloatType()
 CACHE_LINE = 64
+WIDENS_HALVES = {"+f16c", "+neon"}  # without them LLVM would call a library that is not there
 
 
 def vector(element: Any, lanes: int) -> Any:
@@ -58,6 +61,12 @@ def pick(builder: Builder, a: Value, lanes: Sequence[int]) -> Value:
     return builder.shuffle_vector(a, ir.Constant(a.type, ir.Undefined), mask)
 
 
+def joined(builder: Builder, a: Value, b: Value) -> Value:
+    """The lanes of `a`, then those of `b`, as many."""
+    lanes = ir.Constant(vector(I32, 2 * a.type.count), [ir.Constant(I32, lane) for lane in range(2 * a.type.count)])
+    return builder.shuffle_vector(a, b, lanes)
+
+
 def pairs_added(builder: Builder, a: Value) -> Value:
     """[a0+a1, a2+a3, …]: half as many lanes."""
     lanes = a.type.count
@@ -88,10 +97,15 @@ def prefetch(builder: Builder, address: Value) -> None:
 
 
 def halves_to_floats(builder: Builder, bits: Value) -> Value:
-    """float16 bits (uint16 vector) -> float32 vector, in integer arithmetic: F16C may be missing.
+    """float16 bits (uint16 vector) -> float32 vector."""
+    lanes = bits.type.count
+    if WIDENS_HALVES.isdisjoint(target_features()):
+        return _halves_by_integers(builder, bits)
+    return builder.fpext(builder.bitcast(bits, vector(F16, lanes)), vector(F32, lanes))
 
-    Shifted into place a half's exponent lacks 112; the multiplication adds it, subnormals included. 31 means infinity or NaN.
-    """
+
+def _halves_by_integers(builder: Builder, bits: Value) -> Value:
+    """Shifted into place a half's exponent lacks 112; the multiplication adds it, subnormals included. 31 means infinity or NaN."""
     lanes = bits.type.count
     wide, floats = vector(I32, lanes), vector(F32, lanes)
     bits = builder.zext(bits, wide)

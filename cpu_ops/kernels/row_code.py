@@ -5,7 +5,7 @@ all formats, and a format is compiled in a tenth of a second.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, ClassVar, NamedTuple
 
@@ -16,6 +16,7 @@ from cpu_ops.kernels.ir import CACHE_LINE, F32, I64, Builder, Value, constant, l
 from cpu_ops.kernels.target import codegen
 
 VOID = ir.VoidType()
+DOTS_TOGETHER = 4  # tokens that meet a row in one pass over it
 
 
 class Row(NamedTuple):
@@ -36,8 +37,8 @@ class RowCode(ABC):
     together: ClassVar[int] = 2  # rows added in one pass over the raw sums
 
     @abstractmethod
-    def dot(self, builder: Builder, row: Row, x: Row, k: Value) -> Value:
-        """row · x -> float32."""
+    def dots(self, builder: Builder, row: Row, xs: Sequence[Row], k: Value) -> list[Value]:
+        """row · x -> float32 for each x, the same bits whatever the others."""
 
     @abstractmethod
     def axpy(self, builder: Builder, rows: Sequence[Row], factors: Sequence[Value], raw: Value, k: Value) -> None:
@@ -97,7 +98,7 @@ def _emit(module: Any, code: RowCode, emit: Any) -> str:
 
 def _dot(code: RowCode) -> Any:
     def body(builder: Builder, weights: Value, scales: Value, x: Value, x_scales: Value, k: Value) -> None:
-        builder.ret(code.dot(builder, Row(weights, scales), Row(x, x_scales), k))
+        builder.ret(code.dots(builder, Row(weights, scales), [Row(x, x_scales)], k)[0])
 
     return F32, [I64] * 5, body
 
@@ -106,28 +107,41 @@ def _dots(code: RowCode) -> Any:
     def body(builder: Builder, *arguments: Value) -> None:
         weights, scales, x, x_stride, x_scales, x_scales_stride, tokens, out, out_stride, k = arguments
 
-        def one(token: Value) -> None:
-            there = Row(builder.add(x, builder.mul(token, x_stride)), builder.add(x_scales, builder.mul(token, x_scales_stride)))
-            result = code.dot(builder, Row(weights, scales), there, k)
-            store(builder, result, builder.add(out, builder.mul(token, out_stride)))
+        def some(places: list[Value]) -> None:
+            xs = [Row(_at(builder, x, place, x_stride), _at(builder, x_scales, place, x_scales_stride)) for place in places]
+            for place, result in zip(places, code.dots(builder, Row(weights, scales), xs, k), strict=True):
+                store(builder, result, _at(builder, out, place, out_stride))
 
-        repeat(builder, constant(I64, 0), tokens, one)
+        _in_blocks(builder, tokens, DOTS_TOGETHER, some)
         builder.ret_void()
 
     return VOID, [I64] * 10, body
 
 
+def _at(builder: Builder, address: Value, place: Value, stride: Value) -> Value:
+    return builder.add(address, builder.mul(place, stride))
+
+
+def _in_blocks(builder: Builder, count: Value, size: int, body: Callable[[list[Value]], None]) -> None:
+    """body(indices) over 0 … count: `size` of them at a time, then one by one."""
+    whole = builder.mul(builder.udiv(count, constant(I64, size)), constant(I64, size))
+
+    def block(index: Value) -> None:
+        first = builder.mul(index, constant(I64, size))
+        body([builder.add(first, constant(I64, place)) for place in range(size)])
+
+    repeat(builder, constant(I64, 0), builder.udiv(count, constant(I64, size)), block)
+    repeat(builder, whole, count, lambda index: body([index]))
+
+
 def _axpys(code: RowCode) -> Any:
     def body(builder: Builder, rows: Value, factors: Value, count: Value, raw: Value, k: Value) -> None:
-        def some(first: Value, how_many: int) -> None:
-            places = [builder.add(first, constant(I64, place)) for place in range(how_many)]
+        def some(places: list[Value]) -> None:
             chosen = [_row_at(builder, offset(builder, rows, place, 16)) for place in places]
             given = [load(builder, offset(builder, factors, place, 4), F32) for place in places]
             code.axpy(builder, chosen, given, raw, k)
 
-        whole = builder.udiv(count, constant(I64, code.together))
-        repeat(builder, constant(I64, 0), whole, lambda index: some(builder.mul(index, constant(I64, code.together)), code.together))
-        repeat(builder, builder.mul(whole, constant(I64, code.together)), count, lambda index: some(index, 1))
+        _in_blocks(builder, count, code.together, some)
         builder.ret_void()
 
     return VOID, [I64] * 5, body
@@ -148,12 +162,15 @@ def _settle(code: RowCode) -> Any:
 def _ask(code: RowCode) -> Any:
     def body(builder: Builder, weights: Value, scales: Value, k: Value) -> None:
         for address, size in zip((weights, scales), code.plane_bytes(builder, k), strict=True):
-            lines = builder.udiv(builder.add(size, constant(I64, CACHE_LINE - 1)), constant(I64, CACHE_LINE))
-            _ask_lines(builder, address, lines)
+            _ask_lines(builder, address, size)
         builder.ret_void()
 
     return VOID, [I64, I64, I64], body
 
 
-def _ask_lines(builder: Builder, address: Value, lines: Value) -> None:
+def _ask_lines(builder: Builder, address: Value, size: Value) -> None:
+    """Every line that has a byte of the plane: rows begin anywhere."""
+    inside = builder.and_(address, constant(I64, CACHE_LINE - 1))
+    reach = builder.add(builder.add(inside, size), constant(I64, CACHE_LINE - 1))
+    lines = builder.select(builder.icmp_signed("==", size, constant(I64, 0)), size, builder.udiv(reach, constant(I64, CACHE_LINE)))
     repeat(builder, constant(I64, 0), lines, lambda line: prefetch(builder, offset(builder, address, line, CACHE_LINE)))

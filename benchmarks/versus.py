@@ -18,14 +18,15 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 import torch
 
-from benchmarks.contest import Contender, Lane, Measured, Task, play
+from benchmarks.contest import Contender, Lane, Task, play
 from benchmarks.gguf_file import write_gguf
+from benchmarks.goals import BATCH, DECODE_MODES, MEMORY_GOAL, PEER, rows_of, speed
 from benchmarks.load import peak_of
 from benchmarks.ours import Facts, load, warm_up
 from benchmarks.peer import LlamaCpp, peer_missing
@@ -45,35 +46,7 @@ SEED = 0
 PEER_SHAPE = {"bamboo": "mistral"}  # the same matrices
 PREDICTOR_SHAPES = ("1.1b", "7b", "mistral")  # the planted predictor foresees gates, and so not where up is rectified too
 WHOLE_SHAPES = ("1.1b", "7b")  # whose prompts, batches and memory are measured
-BATCH = 8
 LONG_ROUNDS = 2  # of what takes minutes at 7B: prompts of 512 tokens, batches
-GOALS = {
-    ("1.1b", "dense share"): 0.9,
-    ("1.1b", "exact share"): 0.85,
-    ("1.1b", "prompt 64"): 1.0,
-    ("1.1b", "prompt 512"): 1.0,
-    ("7b", "dense share"): 0.9,
-    ("7b", "exact share"): 0.85,
-    ("7b", "exact"): 1.55,
-    ("7b", "predictor"): 1.9,
-    ("7b", "prompt 64"): 1.0,
-    ("7b", "prompt 512"): 1.0,
-    ("7b", "batch"): 1.0,
-    ("mistral", "exact"): 1.8,
-    ("mistral", "predictor"): 2.4,
-    ("bamboo", "exact"): 1.6,
-}
-MEMORY_GOAL = 1.1
-NAMES = {
-    "dense": "dense decode",
-    "exact": "exact decode",
-    "predictor": "predictor decode",
-    "batch": f"batch {BATCH} decode, total",
-    "prompt 64": "prompt of 64",
-    "prompt 512": "prompt of 512",
-}
-
-Found = dict[str, list[Measured]]
 
 
 @dataclass(slots=True)
@@ -88,7 +61,7 @@ class Session:
     probe: Callable[[], float]
     with_peer: bool
     rows: list[Row] = field(default_factory=list)
-    speeds: dict[str, dict[str, float]] = field(default_factory=dict)
+    speeds: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
     rooflines: list[float] = field(default_factory=list)
     activity: dict[str, object] = field(default_factory=dict)
     idle_cpu_seconds: float = 0.0
@@ -144,7 +117,7 @@ def measure(session: Session, shape: str) -> None:
         us = stack.enter_context(Worker(partial(build_ours, shape, folder, session.threads)))
         assert isinstance(us.facts, Facts)
         peer = stack.enter_context(Worker(partial(build_peer, peer_file(session, shape), session.threads))) if session.with_peer else None
-        session.activity[shape] = {mode: str(activity) for mode, activity in us.facts.activity.items()}
+        session.activity[shape] = {mode: asdict(activity) for mode, activity in us.facts.activity.items()}
         for tasks, rounds in contests:
             hold(session, shape, lanes_of(tasks, us, peer), rounds, us.facts)
         session.idle_cpu_seconds += us.idle_cpu_seconds + (peer.idle_cpu_seconds if peer else 0.0)
@@ -183,9 +156,11 @@ def contests_of(session: Session, shape: str) -> list[tuple[dict[str, Task], int
 
 
 def lanes_of(tasks: dict[str, Task], us: Contender, peer: Contender | None) -> list[Lane]:
-    """Ours, and once the peer's, which has one way for all of our modes."""
+    """Ours, and beside the last of them, so next to exact and to predictor, the peer's: it has one way for all of our modes."""
     lanes = [Lane(name, us, task) for name, task in tasks.items()]
-    return lanes if peer is None else [*lanes, Lane("peer", peer, lanes[0].task)]
+    if peer is not None:
+        lanes.insert(max(1, len(lanes) - 1), Lane(PEER, peer, lanes[0].task))
+    return lanes
 
 
 def hold(session: Session, shape: str, lanes: Sequence[Lane], rounds: int, facts: Facts) -> None:
@@ -195,31 +170,11 @@ def hold(session: Session, shape: str, lanes: Sequence[Lane], rounds: int, facts
     seconds = time.perf_counter() - started
     session.rooflines += [each.roofline for results in found.values() for each in results]
     session.rows += rows_of(shape, found, facts, seconds)
-    contest = "decode" if lanes[0].name in ("dense", "exact", "predictor") else lanes[0].name
-    speeds = {f"{contest}: {name}": statistics.median(map(speed, results)) for name, results in found.items()}
-    session.speeds.setdefault(shape, {}).update({name: round(value, 2) for name, value in speeds.items()})
-    print(f"{shape}: " + ", ".join(f"{name} {value:.2f} tok/s" for name, value in speeds.items()) + f" ({seconds:.0f} s)", flush=True)
-
-
-def speed(measured: Measured) -> float:
-    return measured.decode_speed if measured.task.tokens else measured.prompt_speed
-
-
-def rows_of(shape: str, found: Found, facts: Facts, seconds: float) -> list[Row]:
-    """Shares of the roofline of dense and exact decode; the ratio to the peer of everything but dense."""
-    rows = []
-    for name in (name for name in found if name != "peer"):
-        if name in ("dense", "exact", "predictor"):
-            shares = tuple(each.share(facts.token_bytes(each.task)) for each in found[name])
-            rows.append(Row(shape, f"{NAMES[name]}, share of bandwidth", GOALS.get((shape, f"{name} share")), shares, seconds))
-        if name != "dense":
-            rows.append(Row(shape, f"{NAMES[name]} ÷ llama.cpp", GOALS.get((shape, name)), ratios(found, name), seconds))
-    return rows
-
-
-def ratios(found: Found, name: str) -> tuple[float, ...]:
-    """Ours ÷ the peer's, round by round; nothing without a peer."""
-    return tuple(speed(ours) / speed(peer) for ours, peer in zip(found[name], found.get("peer", []), strict=False))
+    contest = "decode" if lanes[0].name in DECODE_MODES else lanes[0].name
+    speeds = {name: statistics.median(map(speed, results)) for name, results in found.items()}
+    session.speeds.setdefault(shape, {})[contest] = {name: round(value, 2) for name, value in speeds.items()}
+    told = ", ".join(f"{name} {value:.2f}" for name, value in speeds.items())
+    print(f"{shape}, {contest}, tokens/s: {told} ({seconds:.0f} s)", flush=True)
 
 
 def memory_row(session: Session, shape: str, folder: Path) -> Row:

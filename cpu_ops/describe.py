@@ -1,5 +1,7 @@
 """From tensors to what kernels take: addresses and strides. Whoever calls keeps the tensors alive until the kernel returns."""
 
+from array import array
+from collections.abc import Callable
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -57,6 +59,12 @@ def place(plane: Tensor) -> tuple[int, int]:
 def input_places(x: Input) -> tuple[int, int, int, int]:
     """The numbers of an INPUT block."""
     return *place(x.values), *((0, 0) if x.scales is None else place(x.scales))
+
+
+def run(kernel: Callable[[int], None], *numbers: int) -> None:
+    """Calls a kernel with a block of numbers, which lives until it returns."""
+    block = array("q", numbers)
+    kernel(block.buffer_info()[0])
 
 
 def check_meets(rows: Rows, x: Input) -> None:

@@ -1,14 +1,13 @@
 """`ffn` on the CPU: for few tokens, only the neurons that fire or are predicted to; for many, every neuron, tile by tile."""
 
 import threading
-from array import array
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from cpu_ops.describe import CODES, Block, check_meets, input_places, rows_block
+from cpu_ops.describe import CODES, Block, check_meets, input_places, rows_block, run
 from cpu_ops.kernels.activation import rule_codes
 from cpu_ops.kernels.ffn import BANK, parts_of
 from cpu_ops.kernels.ffn import ffn as ffn_kernel
@@ -49,8 +48,7 @@ def _by_selection(bank: NeuronBank, x: Input, rule: FfnRule, predictor: Predicto
     address, raw_floats = bank_address(bank, rule, predictor)
     parts = parts_of(len(bank))
     sums = scratch(parts * len(x) * raw_floats)
-    call = array("q", (address, *input_places(x), *inside, len(x), parts, sums.data_ptr(), out.data_ptr(), 0))
-    ffn_kernel(call.buffer_info()[0])
+    run(ffn_kernel, address, *input_places(x), *inside, len(x), parts, sums.data_ptr(), out.data_ptr(), 0)
     return out
 
 

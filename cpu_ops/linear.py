@@ -1,11 +1,9 @@
 """`linear` on the CPU: a kernel for few tokens; many are a prompt."""
 
-from array import array
-
 import torch
 from torch import Tensor
 
-from cpu_ops.describe import CODES, check_meets, input_places, rows_address
+from cpu_ops.describe import CODES, check_meets, input_places, rows_address, run
 from cpu_ops.kernels.linear import linear as linear_kernel
 from cpu_ops.prompt import prompt_linear
 from models.formats import Input
@@ -20,6 +18,5 @@ def linear(rows: Rows, x: Input, bias: Tensor | None = None) -> Tensor:
         return prompt_linear(rows, x, bias)
     check_meets(rows, x)
     out = torch.empty(len(x), len(rows))
-    call = array("q", (rows_address(rows), *input_places(x), len(x), out.data_ptr()))
-    linear_kernel(call.buffer_info()[0])
+    run(linear_kernel, rows_address(rows), *input_places(x), len(x), out.data_ptr())
     return out if bias is None else out.add_(bias)

@@ -2,12 +2,11 @@
 
 import statistics
 import time
-from array import array
 from collections.abc import Callable
 
 import torch
 
-from cpu_ops.describe import input_places, rows_address
+from cpu_ops.describe import input_places, rows_address, run
 from cpu_ops.kernels.gather import gather
 from cpu_ops.linear import linear
 from models.bits import FormatName
@@ -31,8 +30,8 @@ def gathering_bytes_per_second(name: FormatName = "int4", buffer_bytes: int = BU
     rows, x = _rows(name, buffer_bytes)
     chosen = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[: max(1, int(SHARE * len(rows)))]
     which, out = chosen.sort().values, torch.empty(len(chosen))
-    call = array("q", (rows_address(rows), *input_places(x), which.data_ptr(), len(which), out.data_ptr()))
-    return len(which) * rows.format.row_bytes(rows.k) / _median_seconds(lambda: gather(call.buffer_info()[0]))
+    call = (rows_address(rows), *input_places(x), which.data_ptr(), len(which), out.data_ptr())
+    return len(which) * rows.format.row_bytes(rows.k) / _median_seconds(lambda: run(gather, *call))
 
 
 def region_seconds() -> float:

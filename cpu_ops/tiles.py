@@ -1,12 +1,11 @@
 """Rows as float32, a bounded tile at a time, for products that a library does better."""
 
-from array import array
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-from cpu_ops.describe import CODES, rows_address
+from cpu_ops.describe import CODES, rows_address, run
 from cpu_ops.kernels.decode import decode as decode_kernel
 from models.rows import Rows
 
@@ -24,5 +23,5 @@ def decode(rows: Rows) -> Tensor:
     if rows.format.name not in CODES:
         return rows.decode()
     out = torch.empty(len(rows), rows.k)
-    decode_kernel(array("q", (rows_address(rows), out.data_ptr())).buffer_info()[0])
+    run(decode_kernel, rows_address(rows), out.data_ptr())
     return out

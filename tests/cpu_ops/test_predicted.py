@@ -49,7 +49,7 @@ def test_the_named_neurons_and_no_others(name: FormatName, rule: FfnRule) -> Non
     torch.testing.assert_close(predicted_ffn(bank, x, rule, predictor, state), by_mask(bank, x, rule, named), rtol=1e-4, atol=1e-5)
 
 
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 @given(n=st.integers(0, 200), tokens=st.integers(0, 16), name=st.sampled_from(FORMAT_NAMES))
 def test_any_shape(n: int, tokens: int, name: FormatName) -> None:
     bank, predictor, state = bank_of(name, n), predictor_of(name, n, 10.0), random(tokens, HIDDEN, seed=7)

@@ -13,6 +13,8 @@ from models.ffn import DenseFfn
 from models.ops import Ffn
 from models.packed import PackedModel
 from models.paths import BUNDLED_MODEL
+from models.predictor import Predictor
+from models.rows import Rows
 from models.tokenizer import Tokenizer
 from models.transformer import Transformer
 from server.split_ffn import SplitBank, SplitFfn
@@ -126,3 +128,41 @@ def test_experts_compute_only_the_tokens_that_reach_them(packed_of: PackedOf) ->
     wanted = WithRouting(DenseFfn(spec.rule, whole), routing).run(x)
     assert torch.allclose(got, wanted, atol=1e-5)
     assert not got[2].any()
+
+
+def naming(n: int, hidden: int, threshold: float) -> Predictor:
+    """Names all of n neurons or none: every score is 0."""
+    return Predictor(Rows.encode("float32", torch.zeros(32, hidden)), Rows.encode("float32", torch.zeros(n, 32)), threshold, "residual")
+
+
+@pytest.mark.parametrize("name", ["relu", "bamboo"])
+def test_a_predictor_decides_which_cold_neurons_are_computed(name: str, packed_of: PackedOf) -> None:
+    """One that names every neuron changes nothing; one that names none leaves what the hot neurons add."""
+    packed = packed_of(name, "int4")
+    spec = packed.manifest.spec
+    hot, cold = packed.load_banks(0, None, [spec.n_neurons // 2])[0]
+    state, staging = torch.randn(3, spec.hidden, generator=torch.Generator().manual_seed(0)), on_the_cpu(packed)
+    results = []
+    for predictor in (None, naming(len(cold), spec.hidden, -1.0), naming(len(cold), spec.hidden, 1.0)):
+        ffn = SplitFfn(spec.rule, [[SplitBank(hot, cold, predictor)]], staging)
+        results.append(ffn.start(0, state, state, None).finish())
+    hot_alone = SplitFfn(spec.rule, [[SplitBank(hot, cold[:0])]], staging).start(0, state, state, None).finish()
+    assert torch.equal(results[1], results[0])
+    assert torch.equal(results[2], hot_alone)
+    assert not torch.equal(results[0], hot_alone)
+
+
+def test_a_predictor_of_an_expert_sees_the_tokens_routed_to_it(packed_of: PackedOf) -> None:
+    packed = packed_of("relu", "float32")
+    spec = packed.manifest.spec
+    _, cold = packed.load_banks(0, None, [0])[0]
+    state = torch.randn(4, spec.hidden, generator=torch.Generator().manual_seed(0))
+    half = Predictor(
+        Rows.encode("float32", torch.eye(spec.hidden)), Rows.encode("float32", torch.ones(len(cold), spec.hidden)), 0.4 * spec.hidden
+    )
+    bank = SplitBank(cold[:0], cold, half)
+    routing = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.5, 0.5], [0.0, 1.0]])
+    ffn = SplitFfn(spec.rule, [[bank, bank]], on_the_cpu(packed))
+    whole = SplitFfn(spec.rule, [[bank]], on_the_cpu(packed))
+    expected = whole.start(0, state, state, None).finish()
+    torch.testing.assert_close(ffn.start(0, state, state, routing).finish(), expected, rtol=1e-5, atol=1e-6)

@@ -27,7 +27,8 @@ from models.ops import Ffn
 from models.packed import PackedModel
 from models.predictor import Predictor
 from models.rows import Rows
-from models.spec import FfnRule, ModelSpec
+from models.spec import FfnRule
+from models.spine import Spine
 from models.step import Step
 from models.transformer import Transformer
 from server.split_ffn import SplitBank, SplitFfn
@@ -72,17 +73,21 @@ class Ours:
     facts: Facts
 
     def run(self, task: Task) -> Run:
-        model = self.ways[task.mode]
-        cache = KvCache(model.spec, slots=task.sequences, context=max(task.prompt + task.tokens + 1, WARM_UP_TOKENS))
-        for n in (WARM_UP_TOKENS, 1):
-            step(model, cache, random_prompt(model, n, 0), range(n), [0] * n)
-        chosen, prompt_seconds = [], 0.0
-        for slot in range(task.sequences):
-            tokens = random_prompt(model, task.prompt, slot)
-            started = time.perf_counter()
-            chosen.append(step(model, cache, tokens, range(task.prompt), [slot] * task.prompt))
-            prompt_seconds = time.perf_counter() - started
-        return Run(prompt_seconds, decode(model, cache, torch.cat(chosen), task))
+        return timed(self.ways[task.mode], task)
+
+
+def timed(model: Transformer, task: Task) -> Run:
+    """A short prompt and a token to wake up, then the task."""
+    cache = KvCache(model.spec, slots=task.sequences, context=max(task.prompt + task.tokens, WARM_UP_TOKENS))
+    for n in (WARM_UP_TOKENS, 1):
+        step(model, cache, random_prompt(model, n, 0), range(n), [0] * n)
+    chosen, prompt_seconds = [], 0.0
+    for slot in range(task.sequences):
+        tokens = random_prompt(model, task.prompt, slot)
+        started = time.perf_counter()
+        chosen.append(step(model, cache, tokens, range(task.prompt), [slot] * task.prompt))
+        prompt_seconds = time.perf_counter() - started
+    return Run(prompt_seconds, decode(model, cache, torch.cat(chosen), task))
 
 
 def decode(model: Transformer, cache: KvCache, tokens: Tensor, task: Task) -> tuple[float, ...]:
@@ -106,6 +111,26 @@ def random_prompt(model: Transformer, tokens: int, seed: int) -> Tensor:
     return torch.randint(0, model.spec.vocab, (tokens,), generator=torch.Generator().manual_seed(seed))
 
 
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """What a model keeps in memory: `banks` and `predictors` [L], none where no predictor was asked for."""
+
+    manifest: Manifest
+    spine: Spine
+    banks: Sequence[NeuronBank]
+    predictors: Sequence[Predictor]
+
+    def ways(self) -> dict[str, Transformer]:
+        """By mode; "predictor" only when there are some."""
+        spec = self.manifest.spec
+        split = [[SplitBank(bank[:0], bank)] for bank in self.banks]
+        exact = SplitFfn(spec.rule, split, Staging(torch.device("cpu"), tokens=LONGEST_PROMPT, hidden=spec.hidden))
+        ffns: dict[str, Ffn] = {"dense": replace(exact, rule=FfnRule(spec.rule.kind, "silu")), "exact": exact}
+        if self.predictors:
+            ffns["predictor"] = PredictedFfn(spec.rule, self.banks, self.predictors)
+        return {mode: Transformer(spec, self.spine, ffn, cpu_ops) for mode, ffn in ffns.items()}
+
+
 def load(model: PackedModel, threads: int, order: Tensor | None = None, predictor_seed: int | None = None) -> Ours:
     """Reads the model, its neurons in `order` [E, N] as the server reads them after profiling, and counts what fires.
 
@@ -113,33 +138,25 @@ def load(model: PackedModel, threads: int, order: Tensor | None = None, predicto
     """
     set_threads(threads)
     warm_up(model.manifest)
-    spec = model.manifest.spec
-    arena = Arena(neurons_room(model.manifest, [0] * spec.n_banks) + spine_room(model.manifest))
-    banks = load_banks(model, order, arena)
-    spine = model.load_spine(allocate=arena.take)
+    weights = load_weights(model, order, predictor_seed)
+    ways = weights.ways()
+    counted = {mode: count(weights, mode, way) for mode, way in ways.items() if mode != "dense"}
+    predictor_bytes = sum(each.nbytes for each in weights.predictors)
+    return Ours(ways, Facts(model.manifest, {"dense": EVERYTHING, **counted}, predictor_bytes))
+
+
+def load_weights(model: PackedModel, order: Tensor | None, predictor_seed: int | None) -> Weights:
+    """All in one arena, every neuron cold; predictors in memory of their own."""
+    n_banks = model.manifest.spec.n_banks
+    arena = Arena(neurons_room(model.manifest, [0] * n_banks) + spine_room(model.manifest))
+    pairs = [model.load_banks(layer, order, [0], allocate=arena.take) for layer in range(n_banks)]
     predictors = [] if predictor_seed is None else build_predictors(model.manifest, predictor_seed, order)
-    ways = {mode: Transformer(spec, spine, ffn, cpu_ops) for mode, ffn in build_ffns(spec, banks, predictors).items()}
-    counted = {mode: count(way, banks, predictors if mode == "predictor" else []) for mode, way in ways.items() if mode != "dense"}
-    return Ours(ways, Facts(model.manifest, {"dense": EVERYTHING, **counted}, sum(each.nbytes for each in predictors)))
+    return Weights(model.manifest, model.load_spine(allocate=arena.take), [cold for [(_, cold)] in pairs], predictors)
 
 
 def warm_up(manifest: Manifest) -> None:
     """Compiles every kernel, or loads it from the cache."""
     cpu_ops.warm_up((manifest.formats.neurons, manifest.formats.spine, manifest.formats.embedding))
-
-
-def load_banks(model: PackedModel, order: Tensor | None, arena: Arena) -> list[NeuronBank]:
-    """[L], every neuron cold."""
-    pairs = (model.load_banks(layer, order, [0], allocate=arena.take) for layer in range(model.manifest.spec.n_layers))
-    return [cold for [(_, cold)] in pairs]
-
-
-def build_ffns(spec: ModelSpec, banks: Sequence[NeuronBank], predictors: Sequence[Predictor]) -> dict[str, Ffn]:
-    """By mode. The predictor's only when there are some."""
-    split = [[SplitBank(bank[:0], bank)] for bank in banks]
-    exact = SplitFfn(spec.rule, split, Staging(torch.device("cpu"), tokens=LONGEST_PROMPT, hidden=spec.hidden))
-    ffns: dict[str, Ffn] = {"dense": replace(exact, rule=FfnRule(spec.rule.kind, "silu")), "exact": exact}
-    return ffns | ({"predictor": PredictedFfn(spec.rule, banks, predictors)} if predictors else {})
 
 
 def build_predictors(manifest: Manifest, seed: int, order: Tensor | None) -> list[Predictor]:
@@ -155,11 +172,12 @@ def copied(rows: Rows) -> Rows:
     return Rows.view(rows.format.name, rows.k, allocate(records.nbytes).view(records.shape).copy_(records))
 
 
-def count(way: Transformer, banks: Sequence[NeuronBank], predictors: Sequence[Predictor]) -> Activity:
+def count(weights: Weights, mode: str, way: Transformer) -> Activity:
     """Over a prompt long enough to see a share of neurons, at the first, a middle and the last layer."""
-    watched = sorted({0, len(banks) // 2, len(banks) - 1})
-    asked = {layer: predictors[layer] for layer in watched if predictors}
-    counting = Counting(way.ffn, way.spec.rule, {layer: banks[layer] for layer in watched}, asked)
+    last = len(weights.banks) - 1
+    watched = {layer: weights.banks[layer] for layer in (0, (last + 1) // 2, last)}
+    asked = {layer: weights.predictors[layer] for layer in watched} if mode == "predictor" else {}
+    counting = Counting(way.ffn, way.spec.rule, watched, asked)
     cache = KvCache(way.spec, slots=1, context=COUNTED_TOKENS)
     model = Transformer(way.spec, way.spine, counting, cpu_ops)
     step(model, cache, random_prompt(way, COUNTED_TOKENS, 1), range(COUNTED_TOKENS), [0] * COUNTED_TOKENS)

@@ -28,7 +28,7 @@ from benchmarks.contest import Contender, Lane, Task, play
 from benchmarks.gguf_file import write_gguf
 from benchmarks.goals import BATCH, DECODE_MODES, MEMORY_GOAL, PEER, rows_of, speed
 from benchmarks.load import peak_of
-from benchmarks.ours import Facts, load, warm_up
+from benchmarks.ours import Facts, load, load_weights, timed, warm_up
 from benchmarks.peer import LlamaCpp, peer_missing
 from benchmarks.planted import Planted
 from benchmarks.probe import Probe
@@ -187,12 +187,12 @@ def memory_row(session: Session, shape: str, folder: Path) -> Row:
 def footprint(shape: str, folder: Path, threads: int) -> float:
     """Loads and answers a prompt: peak memory above that of this process before, imports done and kernels warm, ÷ what it keeps."""
     set_threads(threads)
-    model, task, spec = PackedModel.open(folder), Task(64, 8, mode="exact"), SHAPES[shape]
+    model, task = PackedModel.open(folder), Task(64, 8, mode="exact")
     warm_up(model.manifest)
-    order = Planted(spec, SEED).order
-    peak_bytes = peak_of(lambda: load(model, threads, order).run(task))
-    kept = model.manifest.spine_bytes + model.manifest.neurons_bytes + (task.prompt + task.tokens + 1) * spec.kv_bytes_per_token()
-    return peak_bytes / kept
+    order = Planted(SHAPES[shape], SEED).order
+    peak_bytes = peak_of(lambda: timed(load_weights(model, order, None).ways()[task.mode], task))
+    cache_bytes = (task.prompt + task.tokens) * model.manifest.spec.kv_bytes_per_token()
+    return peak_bytes / (model.manifest.spine_bytes + model.manifest.neurons_bytes + cache_bytes)
 
 
 def summary(session: Session) -> dict[str, object]:

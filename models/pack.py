@@ -25,9 +25,10 @@ from models.library import DEFAULT_FORMAT, LOCK_FILE, check_asked_format, find, 
 from models.manifest import REMEDY, VERSION, Formats, Manifest, Sizes, StoredTensor, computed_sizes
 from models.packed import PackedModel
 from models.paths import check_disk, whole_file
+from models.reading import in_parallel
 from models.rows import Rows
 
-CHUNK_WEIGHTS = 1 << 18  # weights encoded at a time: int4 needs some 40 bytes of scratch for each
+CHUNK_WEIGHTS = 1 << 19  # weights read and encoded by one thread at a time; a few such chunks wait to be written
 CARRIED = ("tokenizer.json", "tokenizer_config.json", "config.json", "generation_config.json")
 LAYOUT_FILE = "layout-version"
 MOST_NAME = 50  # characters of a source folder that a packed one is named after: a file name has 255 bytes
@@ -58,7 +59,7 @@ def pack(checkpoint: Checkpoint, target: Path, name: FormatName, *, quiet: bool 
     sizes = computed_sizes(checkpoint.spec, Formats.of(name))
     draft = _manifest(checkpoint, name, sizes, {})
     target.mkdir(parents=True, exist_ok=True)
-    with only_packer(target):
+    with only_packer(target), single_threaded_torch():
         if is_packed(target):
             return  # by whoever held the lock before us
         clear_leftovers(target)
@@ -130,7 +131,7 @@ def write_layer(checkpoint: Checkpoint, draft: Manifest, layer: int, path: Path)
             base = f"layers.{layer}.experts.{expert}"
             regions = bank_regions(spec, draft.sizes, expert)
             if regions.gate.nbytes:
-                write_region(file, regions.gate, _gate_records(checkpoint, base, name))
+                write_region(file, regions.gate, matrix_records(checkpoint, f"{base}.gate", name))
             write_region(file, regions.up_down, _up_down_records(checkpoint, base, name))
             for region, bias in ((regions.gate_bias, "gate_bias"), (regions.up_bias, "up_bias")):
                 if region.nbytes:
@@ -138,24 +139,30 @@ def write_layer(checkpoint: Checkpoint, draft: Manifest, layer: int, path: Path)
             pad_to(file, regions.end)
 
 
-def _gate_records(checkpoint: Checkpoint, base: str, name: FormatName) -> Iterator[Tensor]:
-    for start, stop in chunks(checkpoint.spec.n_neurons, checkpoint.spec.hidden):
-        yield Rows.encode(name, checkpoint.read(f"{base}.gate", start, stop)).records()
+def matrix_records(checkpoint: Checkpoint, name: str, format_name: FormatName) -> Iterator[Tensor]:
+    """uint8 records [m, row_bytes] of a matrix, chunk by chunk."""
+
+    def encode(chunk: tuple[int, int]) -> Tensor:
+        return Rows.encode(format_name, checkpoint.stored(name, *chunk)).records()
+
+    return in_parallel(encode, chunks(*checkpoint.source.shape(checkpoint.foreign(name))))
 
 
 def _up_down_records(checkpoint: Checkpoint, base: str, name: FormatName) -> Iterator[Tensor]:
-    down = checkpoint.source.read(checkpoint.foreign(f"{base}.down"))  # [H, N] as stored: its columns become our rows
-    for start, stop in chunks(checkpoint.spec.n_neurons, checkpoint.spec.hidden):
-        up = Rows.encode(name, checkpoint.read(f"{base}.up", start, stop))
-        turned = Rows.encode(name, down[:, start:stop].T.float().contiguous())
-        yield torch.cat((up.records(), turned.records()), dim=1)
+    down = checkpoint.stored(f"{base}.down")  # [H, N]: its columns become our rows
+
+    def encode(chunk: tuple[int, int]) -> Tensor:
+        up = Rows.encode(name, checkpoint.stored(f"{base}.up", *chunk))
+        turned = Rows.encode(name, down[:, slice(*chunk)].T.contiguous())
+        return torch.cat((up.records(), turned.records()), dim=1)
+
+    return in_parallel(encode, chunks(checkpoint.spec.n_neurons, checkpoint.spec.hidden))
 
 
 def chunks(rows: int, width: int) -> Iterator[tuple[int, int]]:
     """start, stop of pieces of at most CHUNK_WEIGHTS weights."""
     step = max(1, CHUNK_WEIGHTS // width)
-    for start in range(0, rows, step):
-        yield start, min(rows, start + step)
+    return ((start, min(rows, start + step)) for start in range(0, rows, step))
 
 
 def write_region(file: IO[bytes], region: Region, parts: Iterator[Tensor]) -> None:
@@ -197,6 +204,16 @@ def spine_records(checkpoint: Checkpoint, sources: tuple[str, ...], name: Format
         joined = torch.cat([checkpoint.read(source) for source in sources])
         yield Rows.encode(name, joined.unsqueeze(0)).records()
         return
-    for source, (rows, width) in zip(sources, shapes, strict=True):
-        for start, stop in chunks(rows, width):
-            yield Rows.encode(name, checkpoint.read(source, start, stop)).records()
+    for source in sources:
+        yield from matrix_records(checkpoint, source, name)
+
+
+@contextmanager
+def single_threaded_torch() -> Iterator[None]:
+    """Chunks are what runs in parallel; an operation that calls for threads itself would have them compete."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

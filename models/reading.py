@@ -6,8 +6,9 @@ GB/s instead of 5 (compiled loop) or 2.5 (torch indexing); plain reading to the 
 
 import ctypes
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from models.errors import BadArtefact
 from models.manifest import REMEDY
 
 READERS = 2  # threads: 3 and 4 gain nothing on two cores; 1 reaches 60 % and pays all page faults alone
+AHEAD = 2 * READERS  # jobs begun or waiting: their results are memory
 PIECES = 1024  # rows a call reads: as many as the system takes
 RUN_BYTES = 1 << 20  # what is not scattered is read in pieces of this size
 
@@ -78,9 +80,18 @@ def scattered(offset: int, width: int, addresses: Tensor) -> Span:
 
 
 def in_parallel(load: Callable[[J], R], jobs: Iterable[J]) -> Iterator[R]:
-    """load(job) for every job, in their order, READERS at a time: large jobs, for handing one over takes a millisecond here."""
+    """load(job) for every job, in their order, READERS at a time and few ahead of who takes the results.
+
+    For large jobs: to hand one over takes a millisecond here.
+    """
     with ThreadPoolExecutor(READERS) as pool:
-        yield from pool.map(load, jobs)
+        ahead: deque[Future[R]] = deque()
+        for job in jobs:
+            ahead.append(pool.submit(load, job))
+            if len(ahead) == AHEAD:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
 
 
 def read(descriptor: int, spans: Iterable[Span]) -> None:

@@ -64,9 +64,13 @@ class Checkpoint:
                 numbers[key], parts[at] = parts[at], f"{{{key}}}"
         return self.family.names[".".join(parts)].format_map(numbers)
 
+    def stored(self, canonical: str, start: int = 0, stop: int | None = None) -> Tensor:
+        """A tensor in the type it is stored in, or its rows start..stop."""
+        return self.source.read(self.foreign(canonical), start, stop)
+
     def read(self, canonical: str, start: int = 0, stop: int | None = None) -> Tensor:
         """float32 tensor, or its rows start..stop."""
-        return self.source.read(self.foreign(canonical), start, stop).float()
+        return self.stored(canonical, start, stop).float()
 
 
 def tensor_shapes(spec: ModelSpec) -> Iterator[tuple[str, tuple[int, ...]]]:

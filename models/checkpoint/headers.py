@@ -47,7 +47,13 @@ class Entry:
 def read_exactly(path: Path, offset: int, count: int) -> bytearray:
     """`count` bytes at `offset`; BadCheckpoint when the file ends before."""
     data = bytearray(count)
-    view, done = memoryview(data), 0
+    read_to(path, offset, memoryview(data))
+    return data
+
+
+def read_to(path: Path, offset: int, view: memoryview) -> None:
+    """Fills `view` from `offset` on; BadCheckpoint when the file ends before."""
+    count, done = len(view), 0
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except OSError as error:
@@ -60,7 +66,6 @@ def read_exactly(path: Path, offset: int, count: int) -> bytearray:
             done += got
     finally:
         os.close(descriptor)
-    return data
 
 
 def read_header(path: Path) -> dict[str, Entry]:

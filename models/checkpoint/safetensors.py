@@ -7,8 +7,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from models.arena import allocate
 from models.checkpoint.base import Checkpoint, open_checkpoint
-from models.checkpoint.headers import Entry, fingerprint, read_exactly, read_headers
+from models.checkpoint.headers import Entry, fingerprint, read_headers, read_to
 from models.errors import BadCheckpoint
 
 TYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
@@ -34,8 +35,9 @@ class SafetensorsSource:
         row_shape = entry.shape[1:]
         rows = range(*slice(start, stop).indices(entry.shape[0]))
         row_bytes = math.prod(row_shape) * TYPES[entry.kind].itemsize
-        data = read_exactly(entry.path, entry.offset + rows.start * row_bytes, len(rows) * row_bytes)
-        return torch.frombuffer(data, dtype=TYPES[entry.kind]).view(len(rows), *row_shape)
+        data = allocate(len(rows) * row_bytes)
+        read_to(entry.path, entry.offset + rows.start * row_bytes, data.numpy().data)
+        return data.view(TYPES[entry.kind]).view(len(rows), *row_shape)
 
 
 def open_safetensors(folder: Path) -> Checkpoint:

@@ -5,6 +5,7 @@ the other, which is how rows lie on disk and in memory.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,6 +13,8 @@ import torch
 from torch import Tensor
 
 from models.bits import BITS, GROUP, FormatName
+
+BLOCK_WEIGHTS = 1 << 18  # encoded at a time, so that a dozen passes over them find them in the last-level cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +56,16 @@ class Format(ABC):
 
     @abstractmethod
     def encode(self, rows: Tensor) -> tuple[Tensor, ...]:
-        """float32 [n, k] -> planes, each [n, …]."""
+        """Rows [n, k] of any floating type -> planes, each [n, …]."""
 
     @abstractmethod
     def decode(self, planes: tuple[Tensor, ...]) -> Tensor:
         """Planes -> float32 [n, k]."""
+
+    def empty_planes(self, rows: Tensor) -> tuple[Tensor, ...]:
+        """Planes for `rows` [n, k], on their device, to be filled."""
+        widths = self.plane_widths(rows.shape[1])
+        return tuple(rows.new_empty(len(rows), width, dtype=dtype) for width, dtype in zip(widths, self.plane_types, strict=True))
 
     def input(self, x: Tensor) -> Input:
         """float32 [T, K] -> what this format's rows are multiplied with."""
@@ -69,6 +77,12 @@ class Format(ABC):
     def takes_width(self, k: int) -> bool:
         """Whether rows of `k` weights can be stored."""
         return not BITS[self.name].grouped or k % GROUP == 0
+
+
+def row_blocks(rows: Tensor) -> Iterator[slice]:
+    """Slices of `rows` [n, k] of about BLOCK_WEIGHTS weights."""
+    step = max(1, BLOCK_WEIGHTS // max(1, rows.shape[1]))
+    return (slice(first, first + step) for first in range(0, len(rows), step))
 
 
 def quantise_input(x: Tensor) -> Input:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from models.bits import GROUP
-from models.formats.base import Format, Input, quantise_input
+from models.formats.base import Format, Input, quantise_input, row_blocks
 
 _HALF = GROUP // 2
 
@@ -19,13 +19,16 @@ class Int4(Format):
         return k // 2, k // GROUP
 
     def encode(self, rows: Tensor) -> tuple[Tensor, ...]:
-        grouped = rows.float().unflatten(-1, (-1, GROUP))
-        extreme = grouped.gather(-1, grouped.abs().argmax(-1, keepdim=True))  # the weight of greatest magnitude, signed
-        scales = extreme / -8.0
-        inverse = torch.where(scales != 0, 1.0 / scales, 0.0)
-        quants = (grouped.double() * inverse.double() + 8.5).trunc().clamp(0, 15).to(torch.uint8)
-        packed = quants[..., :_HALF] | (quants[..., _HALF:] << 4)
-        return packed.flatten(-2), scales.squeeze(-1).to(torch.float16)
+        packed, scales = self.empty_planes(rows)
+        for block in row_blocks(rows):
+            grouped = rows[block].float().unflatten(-1, (-1, GROUP))
+            steps = _extremes(grouped) / -8.0
+            scales[block] = steps
+            inverse = torch.where(steps != 0, 1.0 / steps, 0.0)
+            exact = grouped.double().mul_(inverse.double().unsqueeze(-1)).add_(8.5).clamp_(0, 15)  # as the gguf package does
+            quants = exact.to(torch.int16)  # towards zero; four times as fast as straight to uint8
+            packed[block] = quants[..., :_HALF].add_(quants[..., _HALF:], alpha=16).flatten(-2)
+        return packed, scales
 
     def decode(self, planes: tuple[Tensor, ...]) -> Tensor:
         packed, scales = planes
@@ -35,6 +38,16 @@ class Int4(Format):
 
     def input(self, x: Tensor) -> Input:
         return quantise_input(x)
+
+
+def _extremes(grouped: Tensor) -> Tensor:
+    """[n, k/32]: of every group the weight of greatest magnitude, signed; the first of equal ones, and NaN before all others."""
+    most, least = grouped.amax(-1), grouped.amin(-1)
+    extremes = torch.where(most > -least, most, least)
+    unclear = ~((most > -least) | (most < -least))  # asking argmax everywhere takes five times as long
+    groups = grouped[unclear]
+    extremes[unclear] = groups.gather(-1, groups.abs().argmax(-1, keepdim=True)).squeeze(-1)
+    return extremes
 
 
 INT4 = Int4()

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from models.bits import GROUP
-from models.formats.base import Format, Input, quantise_input
+from models.formats.base import Format, Input, quantise_input, row_blocks
 
 
 class Int8(Format):
@@ -17,12 +17,15 @@ class Int8(Format):
         return k, k // GROUP
 
     def encode(self, rows: Tensor) -> tuple[Tensor, ...]:
-        grouped = rows.float().unflatten(-1, (-1, GROUP))
-        scales = grouped.abs().amax(-1) / 127.0
-        inverse = torch.where(scales > 0, 1.0 / scales, 0.0)
-        scaled = grouped * inverse.unsqueeze(-1)
-        quants = scaled.sign() * (scaled.abs() + 0.5).floor()  # half away from zero, as C's roundf
-        return quants.to(torch.int8).flatten(-2), scales.to(torch.float16)
+        quants, scales = self.empty_planes(rows)
+        for block in row_blocks(rows):
+            grouped = rows[block].float().unflatten(-1, (-1, GROUP))
+            steps = grouped.abs().amax(-1) / 127.0
+            scales[block] = steps
+            scaled = grouped * torch.where(steps > 0, 1.0 / steps, 0.0).unsqueeze(-1)
+            scaled.add_(scaled.sign(), alpha=0.5)  # and towards zero: half away from zero, as C's roundf
+            quants[block] = scaled.to(torch.int16).flatten(-2)
+        return quants, scales
 
     def decode(self, planes: tuple[Tensor, ...]) -> Tensor:
         quants, scales = planes

@@ -9,6 +9,7 @@ from hypothesis import given
 
 from models.bits import GROUP
 from models.formats import INT4
+from models.formats.base import BLOCK_WEIGHTS
 from tests.models.formats.weights import Weights, gaussian, in_groups, rows
 
 
@@ -43,6 +44,17 @@ def test_bits_are_those_of_gguf_on_ties_between_quants() -> None:
     """Every multiple of a sixteenth of the scale, where rounding decides."""
     grid = np.arange(-128, 128, dtype=np.float32) / 16
     assert_same_as_gguf(np.concatenate((grid, [-8.0] * GROUP)).reshape(GROUP, -1).T.reshape(-1, GROUP).astype(np.float32))
+
+
+def test_bits_are_those_of_gguf_where_the_extreme_stands_twice_with_both_signs() -> None:
+    """Small whole numbers: of -4 and 4 in one group the first makes the scale."""
+    assert_same_as_gguf(np.random.default_rng(0).integers(-4, 5, (400, 64)).astype(np.float32))
+
+
+def test_rows_of_many_blocks_are_encoded_like_each_alone() -> None:
+    weights = torch.from_numpy(gaussian(5, 2 * BLOCK_WEIGHTS // 4, seed=3))
+    for plane, *alone in zip(INT4.encode(weights), *(INT4.encode(row[None]) for row in weights), strict=True):
+        assert torch.equal(plane, torch.cat(alone))
 
 
 @given(rows(0.0, 2.0**-30))

@@ -16,11 +16,13 @@ import numpy as np
 from cpu_ops.kernels import key_rows
 from cpu_ops.kernels.compile import exact_inner, exact_kernel
 from cpu_ops.kernels.exp import exp_all, greatest
+from cpu_ops.kernels.memory import ask_for
 from cpu_ops.kernels.rotation import keep, rotate
 from cpu_ops.kernels.rows import address_of, block_at, floats_at
 
 CHUNK = 256  # positions: 64 KiB of keys in heads of 128, which stay in the second cache for all tiles of queries
-BLOCK = 64  # positions whose values stay in the first cache for all strips of a head
+BLOCK, TILE_BLOCK = 8, 32  # positions that all strips of a head pass over in turn: few are nearly a stream, many keep sums in registers
+AHEAD = 4096  # bytes: keys asked for before they are needed. A tile's rows are no stream that the hardware would see
 TILE = 4  # queries for which a key is widened once
 HEADER = 8  # float32 numbers before a partial sum: greatest score, sum of weights, and room up to a vector
 SERIAL_PRODUCTS = 2**16  # query · key and weight · value; up to so many, one thread is done before a second has woken
@@ -79,11 +81,13 @@ def _first_seen(layer: Any, position: int) -> int:
 
 
 @exact_inner
-def _score(layer: Any, queries: int, count: int, part: Part, low: int, high: int, weights: int) -> None:
-    """weights[count, CHUNK] = queries · keys of positions low … high, from a multiple of 8 on."""
+def _score(layer: Any, queries: int, count: int, part: Part, low: int, high: int, weights: int, ahead: bool) -> None:
+    """weights[count, CHUNK] = queries · keys of positions low … high, from a multiple of 8 on; asks for keys when they come first."""
     size, row = layer.dim * 4, layer.row_stride
     for position in range(low // 8 * 8, high, 8 // count):
         keys, last, out = part.keys + position * row, high - 1 - position, weights + (position - part.low) * 4
+        if ahead and count == TILE:
+            ask_for(keys + AHEAD, (8 // count) * row)
         if count == TILE and layer.element_bytes == 2:
             key_rows.score_four_bf16(queries, size, keys, row, last, layer.dim, out, CHUNK * 4)
         elif count == TILE:
@@ -106,13 +110,17 @@ def _soften(weights: int, low: int, high: int, partial: int) -> None:
 
 
 @exact_inner
-def _mix(layer: Any, weights: int, count: int, part: Part, low: int, high: int, partials: int, size: int) -> None:
+def _mix(layer: Any, weights: int, count: int, part: Part, low: int, high: int, partials: int, size: int, ahead: bool) -> None:
     """partials[count, dim] += weights · values of positions low … high."""
-    for first in range(low, high, BLOCK):
-        n, at = min(BLOCK, high - first), weights + (first - part.low) * 4
+    block = TILE_BLOCK if count == TILE else BLOCK
+    for first in range(low, high, block):
+        n, at = min(block, high - first), weights + (first - part.low) * 4
         column = 0
         while column < layer.dim:
             width = 16 if count == TILE or layer.dim - column < 64 else 64
+            if ahead:  # of what comes next, a share with every strip
+                share = n * layer.element_bytes
+                ask_for(part.values + first * layer.row_stride + AHEAD + column * share, width * share)
             values, out = part.values + first * layer.row_stride + column * layer.element_bytes, partials + column * 4
             _mix_strip(count, width, layer.element_bytes, at, values, layer.row_stride, n, out, size)
             column += width
@@ -159,7 +167,7 @@ def _attend_tile(call: Call, layer: Any, segment: Any, head: int, part: Part, fi
     low, high = seen[:count, 0].min(), seen[:count, 1].max()
     if low >= high:
         return
-    _score(layer, address_of(queries), count, part, low, high, address_of(weights))
+    _score(layer, address_of(queries), count, part, low, high, address_of(weights), first == 0)
     for i in range(count):
         floats_at(partials + (first + i) * size, HEADER + layer.dim)[:] = 0
         if seen[i, 0] < seen[i, 1]:
@@ -175,7 +183,7 @@ def _attend_tile(call: Call, layer: Any, segment: Any, head: int, part: Part, fi
         elif piece > count:
             begin, end = max(shared_high, seen[i, 0]), seen[i, 1]
         out = partials + (first + i) * size + HEADER * 4
-        _mix(layer, address_of(weights) + i * CHUNK * 4, together, part, begin, end, out, size)
+        _mix(layer, address_of(weights) + i * CHUNK * 4, together, part, begin, end, out, size, first == 0)
 
 
 @exact_inner

@@ -7,6 +7,7 @@ from gpu_ops.tiles import exact_products, tiles
 from models.bank import NeuronBank
 from models.ffn import combine, combine_firing, neurons
 from models.formats import Input
+from models.rows import Rows
 from models.spec import FfnRule
 
 FEW_TOKENS = 8  # up to here masking token by token costs less than waiting for the device to say whether weights are finite
@@ -15,15 +16,25 @@ FEW_TOKENS = 8  # up to here masking token by token costs less than waiting for 
 def ffn(bank: NeuronBank, x: Input, rule: FfnRule) -> Tensor:
     """What the neurons of `bank` add: x [T, H] -> float32 [T, H] on the device of the bank.
 
-    Up to FEW_TOKENS tokens nothing waits for the device: the work is queued when this returns.
+    Up to FEW_TOKENS tokens nothing waits for the device: the work is queued when this returns; and each token's bits are its
+    own, since a library's product of several may add in another order than that of one.
     """
     out = torch.zeros(len(x), bank.hidden, device=bank.device)
     if len(x) == 0:
         return out
-    values = Input(x.decode())
-    add_up = combine_firing if len(x) <= FEW_TOKENS else combine
+    values = x.decode()
     with exact_products():
         for tile in tiles(len(bank), bank.hidden):
-            part = bank[tile]
-            out += add_up(neurons(part, values, rule), part.down.decode())
+            part = widened(bank[tile])
+            if len(x) <= FEW_TOKENS:
+                h = torch.cat([neurons(part, Input(one), rule) for one in values.split(1)])
+                out += combine_firing(h, part.down.decode())
+            else:
+                out += combine(neurons(part, Input(values), rule), part.down.decode())
     return out
+
+
+def widened(bank: NeuronBank) -> NeuronBank:
+    """The same neurons, gate and up as float32 rows."""
+    gate = None if bank.gate is None else Rows.encode("float32", bank.gate.decode())
+    return NeuronBank(gate, Rows.encode("float32", bank.up.decode()), bank.down, bank.gate_bias, bank.up_bias)

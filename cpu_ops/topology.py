@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Set
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,12 @@ import torch
 
 LOG = logging.getLogger(__name__)
 ROOT = Path("/")
+SLOW = 0.6  # of the fastest core's strength: little Arm cores have a third, turbo bins of equal cores differ by a tenth
 
 
 def usable_cores(root: Path = ROOT) -> int:
-    """Physical cores under the process's affinity, no more than its cgroup's quota; at least one."""
-    cores = physical_cores(_allowed_cpus(), root)
+    """Physical cores under the process's affinity, the fast ones of a hybrid machine, no more than its cgroup's quota; at least one."""
+    cores = physical_cores(fast_cpus(set(_allowed_cpus()), root), root)
     quota = cpu_quota(root)
     return cores if quota is None else max(1, min(cores, int(quota)))
 
@@ -25,6 +26,32 @@ def _allowed_cpus() -> Iterable[int]:
     if hasattr(os, "sched_getaffinity"):
         return os.sched_getaffinity(0)
     return range(psutil.cpu_count(logical=False) or 1)
+
+
+def fast_cpus(cpus: Set[int], root: Path = ROOT) -> Set[int]:
+    """Those of `cpus` that are not a hybrid machine's slow ones; all of them where no fast one is allowed or nothing says.
+
+    A region ends with its slowest thread and rows are dealt out evenly, so a slow core costs more than it brings.
+    """
+    performance = _read(root / "sys/devices/cpu_core/cpus")  # Intel's hybrids only
+    if performance is not None:
+        return cpus & set(cpu_list(performance)) or cpus
+    strengths = {cpu: _strength(cpu, root) for cpu in cpus}
+    most = max(strengths.values(), default=0)
+    return {cpu for cpu, strength in strengths.items() if strength >= SLOW * most}
+
+
+def cpu_list(text: str) -> Iterator[int]:
+    """'0-3,8' -> 0, 1, 2, 3, 8."""
+    for span in text.split(",") if text else ():
+        first, _, last = span.partition("-")
+        yield from range(int(first), int(last or first) + 1)
+
+
+def _strength(cpu: int, root: Path) -> int:
+    """The scheduler's own number, or else the highest frequency; 0 when neither is told."""
+    folder = root / f"sys/devices/system/cpu/cpu{cpu}"
+    return int(_read(folder / "cpu_capacity") or _read(folder / "cpufreq/cpuinfo_max_freq") or 0)
 
 
 def physical_cores(cpus: Iterable[int], root: Path = ROOT) -> int:

@@ -56,6 +56,35 @@ def test_quota_is_the_tightest_of_the_cgroups(tmp_path: Path, files: dict[str, s
     assert topology.cpu_quota(machine(tmp_path, files)) == quota
 
 
+def test_intels_performance_cores_are_the_fast_ones(tmp_path: Path) -> None:
+    root = machine(tmp_path, {"sys/devices/cpu_core/cpus": "0-3,8\n"})
+    assert topology.fast_cpus({0, 1, 2, 3, 4, 5, 8, 9}, root) == {0, 1, 2, 3, 8}
+    assert topology.fast_cpus({2, 4}, root) == {2}
+
+
+def test_slow_cores_are_used_where_nothing_else_is_allowed(tmp_path: Path) -> None:
+    assert topology.fast_cpus({4, 5}, machine(tmp_path, {"sys/devices/cpu_core/cpus": "0-3"})) == {4, 5}
+
+
+def strengths(name: str, values: list[int]) -> dict[str, str]:
+    return {f"sys/devices/system/cpu/cpu{cpu}/{name}": f"{value}\n" for cpu, value in enumerate(values)}
+
+
+def test_little_cores_are_left_out_and_middle_ones_are_not(tmp_path: Path) -> None:
+    root = machine(tmp_path, strengths("cpu_capacity", [330, 330, 800, 1024]))
+    assert topology.fast_cpus({0, 1, 2, 3}, root) == {2, 3}
+
+
+def test_cores_that_differ_in_turbo_only_are_all_fast(tmp_path: Path) -> None:
+    root = machine(tmp_path, strengths("cpufreq/cpuinfo_max_freq", [5_200_000, 5_000_000, 3_400_000]))
+    assert topology.fast_cpus({0, 1, 2}, root) == {0, 1, 2}
+
+
+def test_a_machine_that_says_nothing_of_speed_has_equal_cores(tmp_path: Path) -> None:
+    assert topology.fast_cpus({0, 7}, tmp_path) == {0, 7}
+    assert topology.fast_cpus(set(), tmp_path) == set()
+
+
 def test_at_least_one_core_is_usable(tmp_path: Path) -> None:
     root = machine(tmp_path, {"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "20000 100000\n"})
     assert topology.usable_cores(root) == 1

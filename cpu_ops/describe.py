@@ -2,6 +2,7 @@
 
 from array import array
 from collections.abc import Callable
+from functools import cache
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -46,7 +47,7 @@ def _describe(rows: Rows) -> Block:
     code = CODES[rows.format.name]
     functions, _library = compiled(code)
     places = (*place(weights), *(place(scales[0]) if scales else (0, 0)))
-    return np.array([(*functions, *places, len(rows), rows.k, code.raw_floats(rows.k))], ROWS)
+    return np.array([(*functions, *places, len(rows), rows.k, code.raw_floats(rows.k), code.prepared_bytes(rows.k))], ROWS)
 
 
 def place(plane: Tensor) -> tuple[int, int]:
@@ -65,6 +66,12 @@ def run(kernel: Callable[[int], None], *numbers: int) -> None:
     """Calls a kernel with a block of numbers, which lives until it returns."""
     block = array("q", numbers)
     kernel(block.buffer_info()[0])
+
+
+@cache
+def float_bits(value: float) -> int:
+    """A float64 as one of a block's numbers."""
+    return array("q", array("d", (value,)).tobytes())[0]
 
 
 def check_meets(rows: Rows, x: Input) -> None:

@@ -21,15 +21,12 @@ def byte_dot(builder: Builder, weights: Value, values: Value) -> Value:
     return _words_added(builder, _bytes_multiplied(builder, size, _same_kind(builder, "psign.b", values, weights)))
 
 
-def nibble_dot(builder: Builder, nibbles: Sequence[Value], values: Sequence[Value]) -> Value:
-    """Sum of (nibbles − 8) · values over pairs of bytes [n], nibbles 0 … 15, and int8 [n] -> int32 [n/4]."""
-    eight = constant(nibbles[0].type, 8)
+def small_dot(builder: Builder, weights: Sequence[Value], values: Sequence[Value], start: Value) -> Value:
+    """start + weights · values, over two pairs of bytes [n]: weights 0 … 15, values int8 -> int32 [n/4]."""
+    pairs = list(zip(weights, values, strict=True))
     if not _has_avx2():
-        products = [_portable(builder, builder.sub(n, eight), v) for n, v in zip(nibbles, values, strict=True)]
-        return builder.add(*products)
-    plain = builder.add(*(_bytes_multiplied(builder, n, v) for n, v in zip(nibbles, values, strict=True)))
-    eights = builder.add(*(_bytes_multiplied(builder, eight, v) for v in values))
-    return _words_added(builder, builder.sub(plain, eights))
+        return builder.add(start, builder.add(*(_portable(builder, w, v) for w, v in pairs)))
+    return builder.add(start, _words_added(builder, builder.add(*(_bytes_multiplied(builder, w, v) for w, v in pairs))))
 
 
 def _portable(builder: Builder, weights: Value, values: Value) -> Value:

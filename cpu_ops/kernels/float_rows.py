@@ -45,6 +45,12 @@ class FloatRowCode(RowCode):
         wholes = [builder.fadd(*(builder.load(chain) for chain in own)) for own in sums]
         return [builder.fadd(total(builder, a), total(builder, builder.load(b))) for a, b in zip(wholes, rests, strict=True)]
 
+    def prepare(self, builder: Builder, x: Row, prepared: Value, k: Value) -> None:
+        """Values are multiplied as they are."""
+
+    def products(self, builder: Builder, row: Row, xs: Sequence[Value], k: Value) -> list[Value]:
+        return self.dots(builder, row, [Row(x, x) for x in xs], k)
+
     def axpy(self, builder: Builder, rows: Sequence[Row], factors: Sequence[Value], out: Value, k: Value) -> None:
         def add(index: Value, lanes: int) -> None:
             at = offset(builder, out, index, 4)

@@ -2,12 +2,11 @@
 
 from collections.abc import Sequence
 
-from cpu_ops.kernels.byte_dot import nibble_dot
-from cpu_ops.kernels.group_rows import GroupRowCode, for_groups
+from cpu_ops.kernels.byte_dot import small_dot
+from cpu_ops.kernels.group_rows import HALF, GroupRowCode, Met, for_groups, lane_of, nothing_to_start
 from cpu_ops.kernels.ir import F32, I8, I32, I64, Builder, Value, constant, joined, load, multiply_add, offset, pick, splat, store, vector
 from models.bits import GROUP
 
-HALF = GROUP // 2
 NIBBLES = 8  # of a 32-bit word
 
 
@@ -18,9 +17,20 @@ class Int4Code(GroupRowCode):
     lanes = 4
     together = 4
 
-    def products(self, builder: Builder, weights: Value, values: Sequence[Value], groups: int) -> list[Value]:
-        nibbles = _split(builder, load(builder, weights, vector(I8, HALF * groups)))
-        return [nibble_dot(builder, nibbles, [_halves(builder, x, half, groups) for half in range(2)]) for x in values]
+    def halves(self, builder: Builder, address: Value, groups: int) -> tuple[Value, Value]:
+        packed = load(builder, address, vector(I8, HALF * groups))
+        words = vector(I32, packed.type.count // 4)
+        high = builder.bitcast(builder.lshr(builder.bitcast(packed, words), constant(words, 4)), packed.type)
+        return builder.and_(packed, constant(packed.type, 15)), builder.and_(high, constant(packed.type, 15))
+
+    def starts(self, builder: Builder, halves: tuple[Value, Value]) -> Value:
+        """−8 · values: so the nibbles may stay unsigned."""
+        eights = constant(halves[0].type, 8)
+        zeros = nothing_to_start(halves)
+        return builder.sub(zeros, small_dot(builder, (eights, eights), halves, zeros))
+
+    def product(self, builder: Builder, weights: tuple[Value, Value], met: Met) -> Value:
+        return small_dot(builder, weights, met.halves, met.starts)
 
     def raw_floats(self, k: int) -> int:
         """Nibble s of every 32-bit word of the quants, times 2^4s; then each group's offset."""
@@ -48,7 +58,8 @@ class Int4Code(GroupRowCode):
             for place in range(count):
                 groups = self.span if count > 1 else 1
                 group = builder.add(first, constant(I64, place))
-                offsets = splat(builder, load(builder, offset(builder, raw, builder.add(k, group), 4), F32), 4)
+                noted = builder.add(builder.add(k, first), constant(I64, lane_of(place)))
+                offsets = splat(builder, load(builder, offset(builder, raw, noted, 4), F32), 4)
                 start = builder.add(first, constant(I64, place - place % groups))
                 at = builder.add(offset(builder, raw, start, 4 * GROUP), constant(I64, 16 * (place % groups)))
                 self._settle_group(builder, at, 16 * groups, offsets, offset(builder, out, group, 4 * GROUP))
@@ -72,16 +83,3 @@ def _in_place(builder: Builder, words: Value, nibble: int) -> Value:
     if nibble == NIBBLES - 1:
         return builder.lshr(words, constant(words.type, 4 * nibble))
     return builder.and_(words, constant(words.type, 15 << 4 * nibble))
-
-
-def _split(builder: Builder, packed: Value) -> tuple[Value, Value]:
-    """Bytes -> their low nibbles, their high nibbles."""
-    words = vector(I32, packed.type.count // 4)
-    high = builder.bitcast(builder.lshr(builder.bitcast(packed, words), constant(words, 4)), packed.type)
-    return builder.and_(packed, constant(packed.type, 15)), builder.and_(high, constant(packed.type, 15))
-
-
-def _halves(builder: Builder, values: Value, half: int, groups: int) -> Value:
-    """The values that meet the low (0) or high (1) nibbles of one group or of two."""
-    parts = [load(builder, builder.add(values, constant(I64, group * GROUP + half * HALF)), vector(I8, HALF)) for group in range(groups)]
-    return parts[0] if groups == 1 else joined(builder, *parts)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from cpu_ops.kernels.byte_dot import byte_dot
-from cpu_ops.kernels.group_rows import GroupRowCode
+from cpu_ops.kernels.group_rows import GroupRowCode, Met, nothing_to_start, split_groups
 from cpu_ops.kernels.ir import F32, I8, I64, Builder, Value, constant, load, multiply_add, store, vector
 from models.bits import GROUP
 
@@ -15,10 +15,14 @@ class Int8Code(GroupRowCode):
     lanes = 8
     together = 4
 
-    def products(self, builder: Builder, weights: Value, values: Sequence[Value], groups: int) -> list[Value]:
-        kind = vector(I8, GROUP * groups)
-        quants = load(builder, weights, kind)
-        return [byte_dot(builder, quants, load(builder, x, kind)) for x in values]
+    def halves(self, builder: Builder, address: Value, groups: int) -> tuple[Value, Value]:
+        return split_groups(builder, address, groups)
+
+    def starts(self, builder: Builder, halves: tuple[Value, Value]) -> Value:
+        return nothing_to_start(halves)
+
+    def product(self, builder: Builder, weights: tuple[Value, Value], met: Met) -> Value:
+        return builder.add(*(byte_dot(builder, w, v) for w, v in zip(weights, met.halves, strict=True)))
 
     def add(self, builder: Builder, weights: Sequence[Value], scales: Sequence[Value], raw: Value) -> None:
         for first in range(0, GROUP, self.lanes):

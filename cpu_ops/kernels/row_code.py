@@ -40,6 +40,18 @@ class RowCode(ABC):
     def dots(self, builder: Builder, row: Row, xs: Sequence[Row], k: Value) -> list[Value]:
         """row · x -> float32 for each x, the same bits whatever the others."""
 
+    def prepared_bytes(self, k: int) -> int:
+        """Bytes of an input prepared for `products`. 0: it needs no preparing, values are multiplied as they are."""
+        return 0
+
+    @abstractmethod
+    def prepare(self, builder: Builder, x: Row, prepared: Value, k: Value) -> None:
+        """Lays an input out as `products` reads it."""
+
+    @abstractmethod
+    def products(self, builder: Builder, row: Row, xs: Sequence[Value], k: Value) -> list[Value]:
+        """The bits of `dots`, with prepared inputs."""
+
     @abstractmethod
     def axpy(self, builder: Builder, rows: Sequence[Row], factors: Sequence[Value], raw: Value, k: Value) -> None:
         """raw += factor · row, one row after the other, in one pass over `raw`."""
@@ -67,7 +79,9 @@ class Addresses(NamedTuple):
     dot(row, x, k) -> float32.
     dots(row, x, x_stride, x_scales, x_scales_stride, tokens, out, out_stride, k): `dot` with each token, the same bits; strides in bytes.
     axpys(rows, factors, count, raw, k): raw += factor · row, in order; at the addresses lie int64 [count, 2], float32 [count].
-    settle(raw, out, k). ask(row, k) prefetches every cache line of a row, its scales too.
+    settle(raw, out, k).
+    prepare(x, x_scales, prepared, k) for products(row, prepared, prepared_stride, tokens, out, out_stride, k): the bits of `dots`.
+    ask(row, k) prefetches every cache line of a row, its scales too.
     """
 
     dot: int
@@ -75,6 +89,8 @@ class Addresses(NamedTuple):
     axpys: int
     settle: int
     ask: int
+    prepare: int
+    products: int
 
 
 @cache
@@ -82,7 +98,7 @@ def compiled(code: RowCode) -> tuple[Addresses, Any]:
     """The functions' addresses, and the library that must live as long as they are used."""
     library = codegen().create_library(f"thermocline.{code.name}")
     module = library.create_ir_module(code.name)
-    names = [_emit(module, code, emit) for emit in (_dot, _dots, _axpys, _settle, _ask)]
+    names = [_emit(module, code, emit) for emit in (_dot, _dots, _axpys, _settle, _ask, _prepare, _products)]
     with global_compiler_lock:
         library.add_ir_module(module)
         library.finalize()
@@ -104,15 +120,16 @@ def _dot(code: RowCode) -> Any:
 
 
 def _dots(code: RowCode) -> Any:
+    """One token after the other: whoever has several tokens and many rows prepares them."""
+
     def body(builder: Builder, *arguments: Value) -> None:
         weights, scales, x, x_stride, x_scales, x_scales_stride, tokens, out, out_stride, k = arguments
 
-        def some(places: list[Value]) -> None:
-            xs = [Row(_at(builder, x, place, x_stride), _at(builder, x_scales, place, x_scales_stride)) for place in places]
-            for place, result in zip(places, code.dots(builder, Row(weights, scales), xs, k), strict=True):
-                store(builder, result, _at(builder, out, place, out_stride))
+        def one(place: Value) -> None:
+            there = Row(_at(builder, x, place, x_stride), _at(builder, x_scales, place, x_scales_stride))
+            store(builder, code.dots(builder, Row(weights, scales), [there], k)[0], _at(builder, out, place, out_stride))
 
-        _in_blocks(builder, tokens, DOTS_TOGETHER, some)
+        repeat(builder, constant(I64, 0), tokens, one)
         builder.ret_void()
 
     return VOID, [I64] * 10, body
@@ -132,6 +149,29 @@ def _in_blocks(builder: Builder, count: Value, size: int, body: Callable[[list[V
 
     repeat(builder, constant(I64, 0), builder.udiv(count, constant(I64, size)), block)
     repeat(builder, whole, count, lambda index: body([index]))
+
+
+def _prepare(code: RowCode) -> Any:
+    def body(builder: Builder, x: Value, x_scales: Value, prepared: Value, k: Value) -> None:
+        code.prepare(builder, Row(x, x_scales), prepared, k)
+        builder.ret_void()
+
+    return VOID, [I64] * 4, body
+
+
+def _products(code: RowCode) -> Any:
+    def body(builder: Builder, *arguments: Value) -> None:
+        weights, scales, prepared, stride, tokens, out, out_stride, k = arguments
+
+        def some(places: list[Value]) -> None:
+            xs = [_at(builder, prepared, place, stride) for place in places]
+            for place, result in zip(places, code.products(builder, Row(weights, scales), xs, k), strict=True):
+                store(builder, result, _at(builder, out, place, out_stride))
+
+        _in_blocks(builder, tokens, DOTS_TOGETHER, some)
+        builder.ret_void()
+
+    return VOID, [I64] * 8, body
 
 
 def _axpys(code: RowCode) -> Any:

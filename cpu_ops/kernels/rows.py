@@ -18,10 +18,11 @@ from cpu_ops.kernels.ir import F32, I64, Builder, Value, pointer
 LONG, FLOAT = types.int64, types.float32
 
 # A matrix: the addresses of its format's functions (see `row_code.Addresses`), each plane's row 0 and the bytes from one row
-# to the next, how many rows and weights, and the float32 numbers of its raw sums.
+# to the next, how many rows and weights, the float32 numbers of its raw sums, and the bytes of a
+# prepared token (0: nothing to prepare).
 ROWS = np.dtype(
-    [(name, np.int64) for name in ("dot", "dots", "axpys", "settle", "ask")]
-    + [(name, np.int64) for name in ("weights", "weights_stride", "scales", "scales_stride", "n", "k", "raw_floats")]
+    [(name, np.int64) for name in ("dot", "dots", "axpys", "settle", "ask", "prepare", "products")]
+    + [(name, np.int64) for name in ("weights", "weights_stride", "scales", "scales_stride", "n", "k", "raw_floats", "prepared_bytes")]
 )
 # The vectors of a call: token 0 and the bytes from one token to the next, of values and of scales.
 INPUT = np.dtype([(name, np.int64) for name in ("values", "values_stride", "scales", "scales_stride")])
@@ -65,8 +66,18 @@ def _call_three(typing: Any, f: Any, a: Any, b: Any, c: Any) -> Any:
 
 
 @intrinsic
+def _call_four(typing: Any, f: Any, a: Any, b: Any, c: Any, d: Any) -> Any:
+    return types.void(LONG, LONG, LONG, LONG, LONG), _call(ir.VoidType(), [I64] * 4)
+
+
+@intrinsic
 def _call_five(typing: Any, f: Any, a: Any, b: Any, c: Any, d: Any, e: Any) -> Any:
     return types.void(LONG, LONG, LONG, LONG, LONG, LONG), _call(ir.VoidType(), [I64] * 5)
+
+
+@intrinsic
+def _call_eight(typing: Any, f: Any, a: Any, b: Any, c: Any, d: Any, e: Any, g: Any, h: Any, i: Any) -> Any:
+    return types.void(*[LONG] * 9), _call(ir.VoidType(), [I64] * 8)
 
 
 @intrinsic
@@ -104,6 +115,7 @@ def _array_at(element: Any) -> Callable[[int, int], Any]:
 
 
 floats_at, longs_at = _array_at(FLOAT), _array_at(LONG)  # (address, count) -> float32 or int64 [count]
+ints_at = _array_at(types.int32)
 
 
 @inner
@@ -129,6 +141,19 @@ def dots(rows: Any, i: int, x: Any, tokens: int, out: int, out_stride: int) -> N
     """Row `i` with every token, written to the addresses out + token · out_stride: the bits of `dot`."""
     row, scales = weights_of(rows, i), scales_of(rows, i)
     _call_ten(rows.dots, row, scales, x.values, x.values_stride, x.scales, x.scales_stride, tokens, out, out_stride, rows.k)
+
+
+@inner
+def prepare(rows: Any, x: Any, token: int, prepared: int) -> None:
+    """Lays token `token` of `x` out at an address for `products`, rows.prepared_bytes long. Those of 0 bytes are left where they are."""
+    there, its_scales = x.values + token * x.values_stride, x.scales + token * x.scales_stride
+    _call_four(rows.prepare, there, its_scales, prepared, rows.k)
+
+
+@inner
+def products(rows: Any, i: int, prepared: int, prepared_stride: int, tokens: int, out: int, out_stride: int) -> None:
+    """`dots` of prepared tokens (of rows that need none: of the values themselves): the same bits, in half the time."""
+    _call_eight(rows.products, weights_of(rows, i), scales_of(rows, i), prepared, prepared_stride, tokens, out, out_stride, rows.k)
 
 
 @inner

@@ -7,6 +7,7 @@ gate first; "predictor" asks a planted predictor before any row is read. Knows n
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 
 import torch
 from torch import Tensor
@@ -15,12 +16,10 @@ import cpu_ops
 from benchmarks.activity import EVERYTHING, Activity, Counting, decode_bytes
 from benchmarks.contest import Run, Task
 from benchmarks.planted import build_predictor
-from cpu_ops.ffn import predicted_ffn
 from cpu_ops.topology import set_threads
 from gpu_ops.transfer import Staging
 from models.arena import Arena, allocate, neurons_room, spine_room
 from models.bank import NeuronBank
-from models.ffn import Done
 from models.kv_cache import KvCache
 from models.manifest import Manifest
 from models.ops import Ffn
@@ -36,19 +35,6 @@ from server.split_ffn import SplitBank, SplitFfn
 LONGEST_PROMPT = 512
 COUNTED_TOKENS = 32
 WARM_UP_TOKENS = 17  # more than the kernels for few tokens take, so that both ways of computing are warm
-
-
-@dataclass(frozen=True, slots=True)
-class PredictedFfn:
-    """Predictors [L] before banks [L]."""
-
-    rule: FfnRule
-    banks: Sequence[NeuronBank]
-    predictors: Sequence[Predictor]
-
-    def start(self, layer: int, x: Tensor, residual: Tensor, routing: Tensor | None) -> Done:
-        bank = self.banks[layer]
-        return Done(predicted_ffn(bank, cpu_ops.input(bank.up.format, x), self.rule, self.predictors[layer], x))
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,12 +109,16 @@ class Weights:
     def ways(self) -> dict[str, Transformer]:
         """By mode; "predictor" only when there are some."""
         spec = self.manifest.spec
-        split = [[SplitBank(bank[:0], bank)] for bank in self.banks]
-        exact = SplitFfn(spec.rule, split, Staging(torch.device("cpu"), tokens=LONGEST_PROMPT, hidden=spec.hidden))
+        exact = SplitFfn(spec.rule, split(self.banks), Staging(torch.device("cpu"), tokens=LONGEST_PROMPT, hidden=spec.hidden))
         ffns: dict[str, Ffn] = {"dense": replace(exact, rule=FfnRule(spec.rule.kind, "silu")), "exact": exact}
         if self.predictors:
-            ffns["predictor"] = PredictedFfn(spec.rule, self.banks, self.predictors)
+            ffns["predictor"] = replace(exact, banks=split(self.banks, self.predictors))
         return {mode: Transformer(spec, self.spine, ffn, cpu_ops) for mode, ffn in ffns.items()}
+
+
+def split(banks: Sequence[NeuronBank], predictors: Sequence[Predictor] = ()) -> list[list[SplitBank]]:
+    """[L][1], every neuron cold."""
+    return [[SplitBank(bank[:0], bank, predictor)] for bank, predictor in zip_longest(banks, predictors)]
 
 
 def load(model: PackedModel, threads: int, order: Tensor | None = None, predictor_seed: int | None = None) -> Ours:

@@ -1,6 +1,5 @@
 """`attend` on the CPU: a kernel that reads the cache once for segments of few tokens, the definition in torch for long ones."""
 
-import threading
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
@@ -8,9 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cpu_ops.describe import Block, place
+from cpu_ops.describe import Block, place, run
 from cpu_ops.kernels.attention import CHUNK, HEADER, LAYER, SEGMENT
 from cpu_ops.kernels.attention import attend as attend_kernel
+from cpu_ops.scratch import scratch
 from models import layers
 from models.kv_cache import KvCache
 from models.layers import Rotation, Segment, Segments
@@ -34,7 +34,6 @@ class Plan:
 
 _PLANS: WeakKeyDictionary[Segments, Plan] = WeakKeyDictionary()
 _LAYERS: WeakKeyDictionary[KvCache, list[tuple[Block, int]]] = WeakKeyDictionary()
-_ROOM = threading.local()
 
 
 def attend(layer: int, qkv: Tensor, rotation: Rotation, segments: Segments, cache: KvCache) -> Tensor:
@@ -42,15 +41,15 @@ def attend(layer: int, qkv: Tensor, rotation: Rotation, segments: Segments, cach
     plan = _PLANS.get(segments) or _plan(segments, cache.spec)
     out = layers.attend(layer, qkv, rotation, plan.long, cache) if plan.long.each else torch.empty(len(qkv), cache.spec.q_width)
     if plan.units:
-        given, angles, room = place(qkv), (rotation.cos.data_ptr(), rotation.sin.data_ptr()), _room(plan.partial_floats)
-        attend_kernel(_layer(cache, layer), plan.address, plan.units, plan.products, *given, *angles, room, out.data_ptr())
+        given, angles, room = place(qkv), (rotation.cos.data_ptr(), rotation.sin.data_ptr()), scratch(plan.partial_floats)
+        run(attend_kernel, _layer(cache, layer), plan.address, plan.units, plan.products, *given, *angles, room.data_ptr(), out.data_ptr())
     return out
 
 
 def compile_kernel() -> None:
     """A call with nothing to do."""
     nothing, no_segments = np.zeros(1, LAYER), np.zeros(1, SEGMENT)
-    attend_kernel(nothing.ctypes.data, no_segments.ctypes.data, 0, 0, 0, 0, 0, 0, 0, 0)
+    run(attend_kernel, nothing.ctypes.data, no_segments.ctypes.data, *[0] * 8)
 
 
 def _plan(segments: Segments, spec: ModelSpec) -> Plan:
@@ -91,11 +90,3 @@ def _describe(cache: KvCache, layer: int) -> tuple[Block, int]:
     shape = (spec.n_heads, spec.n_kv_heads, spec.head_dim, spec.sliding_window or 0)
     block = np.array([(*shape, keys.data_ptr(), values.data_ptr(), *strides[:3], keys.element_size(), spec.attention_scale)], LAYER)
     return block, block.ctypes.data
-
-
-def _room(floats: int) -> int:
-    """The address of at least so many float32, this thread's own and the same again next time."""
-    room: Tensor | None = getattr(_ROOM, "room", None)
-    if room is None or len(room) < floats:
-        room = _ROOM.room = torch.empty(floats)
-    return room.data_ptr()

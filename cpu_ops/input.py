@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from cpu_ops.describe import place
+from cpu_ops.describe import place, run
 from cpu_ops.kernels.quantise import quantise
 from models.bits import BITS, GROUP
 from models.formats import Format, Input
@@ -16,5 +16,5 @@ def input(format: Format, x: Tensor) -> Input:
     tokens, width = x.shape
     assert width % GROUP == 0, width
     values, scales = torch.empty(tokens, width, dtype=torch.int8), torch.empty(tokens, width // GROUP)
-    quantise(*place(x), width // GROUP, values.data_ptr(), scales.numpy())
+    run(quantise, *place(x), tokens, width // GROUP, values.data_ptr(), scales.data_ptr())
     return Input(values, scales)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from cpu_ops.describe import place
+from cpu_ops.describe import float_bits, place, run
 from cpu_ops.kernels.norm import norm as norm_kernel
 
 
@@ -11,7 +11,7 @@ def norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """x float32 [T, H] -> x / sqrt(mean(x²) + eps) · weight. Each token's bits are its own."""
     tokens, width = x.shape
     assert weight.is_contiguous()
-    assert len(weight) == width
+    assert weight.shape[0] == width
     out = torch.empty(tokens, width)
-    norm_kernel(*place(x), weight.data_ptr(), eps, tokens, width, out.data_ptr())
+    run(norm_kernel, *place(x), weight.data_ptr(), tokens, width, out.data_ptr(), float_bits(eps))
     return out

@@ -10,13 +10,13 @@ Everything is an address: float32 [T, …] of the step, blocks of numbers for th
 
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 
 from cpu_ops.kernels import key_rows
 from cpu_ops.kernels.compile import exact_inner, exact_kernel
 from cpu_ops.kernels.exp import exp_all, greatest
 from cpu_ops.kernels.memory import ask_for
+from cpu_ops.kernels.region import in_parallel
 from cpu_ops.kernels.rotation import keep, rotate
 from cpu_ops.kernels.rows import address_of, block_at, floats_at
 
@@ -36,21 +36,13 @@ LAYER = np.dtype(
 # Tokens of one slot: rows `first` … of the step at positions start … end; the chunks they see; units and float32 of partial sums before it.
 SEGMENT = np.dtype([(name, np.int64) for name in ("slot", "first", "start", "end", "chunk", "chunks", "units_before", "partials_before")])
 
-layer_at, segment_at = block_at(LAYER), block_at(SEGMENT)
+# The LAYER; the SEGMENTs, and after the last one, one with no chunks and all `units` before it; queries · keys in all; q, k and v
+# of a token side by side, and the bytes to the next token's; cos and sin [T, dim/2]; room for partial sums; out [T, heads · dim].
+CALL = np.dtype(
+    [(name, np.int64) for name in ("layer", "segments", "units", "products", "qkv", "qkv_stride", "cos", "sin", "partials", "out")]
+)
+layer_at, segment_at, call_at = block_at(LAYER), block_at(SEGMENT), block_at(CALL)
 SEGMENT_BYTES = SEGMENT.itemsize
-
-
-class Call(NamedTuple):
-    """The arguments of a call: addresses, and the bytes from one token's q, k and v to the next's."""
-
-    layer: int
-    segments: int
-    qkv: int
-    qkv_stride: int
-    cos: int
-    sin: int
-    partials: int
-    out: int
 
 
 class Part(NamedTuple):
@@ -63,7 +55,7 @@ class Part(NamedTuple):
 
 
 @exact_inner
-def _write_rows(call: Call, layer: Any, segment: Any, head: int, part: Part) -> None:
+def _write_rows(call: Any, layer: Any, segment: Any, head: int, part: Part) -> None:
     """The new keys (turned) and values of the segment that fall into the part."""
     row = np.empty(layer.dim, np.float32)
     key_offset, value_offset = (layer.heads + head) * layer.dim * 4, (layer.heads + layer.kv_heads + head) * layer.dim * 4
@@ -144,7 +136,7 @@ def _mix_strip(count: int, width: int, element_bytes: int, weights: int, values:
 
 
 @exact_inner
-def _turn_queries(call: Call, layer: Any, segment: Any, head: int, part: Part, first: int, count: int, queries: int, seen: Any) -> None:
+def _turn_queries(call: Any, layer: Any, segment: Any, head: int, part: Part, first: int, count: int, queries: int, seen: Any) -> None:
     """queries[count, dim] = the tile's, turned and scaled; seen[count, 2] = the positions of the part that each of them sees."""
     dim, group = layer.dim, layer.heads // layer.kv_heads
     for i in range(count):
@@ -156,7 +148,7 @@ def _turn_queries(call: Call, layer: Any, segment: Any, head: int, part: Part, f
 
 
 @exact_inner
-def _attend_tile(call: Call, layer: Any, segment: Any, head: int, part: Part, first: int, count: int, partials: int) -> None:
+def _attend_tile(call: Any, layer: Any, segment: Any, head: int, part: Part, first: int, count: int, partials: int) -> None:
     """Queries first … first + count of the group's [tokens · group] over one part.
 
     The positions that all of them see are mixed together; those before and after that only some see, query by query.
@@ -187,7 +179,8 @@ def _attend_tile(call: Call, layer: Any, segment: Any, head: int, part: Part, fi
 
 
 @exact_inner
-def _attend_unit(call: Call, unit: int) -> None:
+def _attend_unit(address: int, unit: int) -> None:
+    call = call_at(address)
     layer, at = layer_at(call.layer), call.segments
     while segment_at(at + SEGMENT_BYTES).units_before <= unit:
         at += SEGMENT_BYTES
@@ -206,7 +199,7 @@ def _attend_unit(call: Call, unit: int) -> None:
 
 
 @exact_inner
-def _merge_query(call: Call, layer: Any, segment: Any, token: int, own: int) -> None:
+def _merge_query(call: Any, layer: Any, segment: Any, token: int, own: int) -> None:
     """out = the chunks of one token's query head `own`, added in their order."""
     dim, group = layer.dim, layer.heads // layer.kv_heads
     position = segment.start + token
@@ -232,8 +225,9 @@ def _merge_query(call: Call, layer: Any, segment: Any, token: int, own: int) -> 
 
 
 @exact_inner
-def _merge_head(call: Call, own: int) -> None:
+def _merge_head(address: int, own: int) -> None:
     """Query head `own` of every token."""
+    call = call_at(address)
     layer, at = layer_at(call.layer), call.segments
     while segment_at(at).chunks > 0:
         segment = segment_at(at)
@@ -243,19 +237,15 @@ def _merge_head(call: Call, own: int) -> None:
 
 
 @exact_kernel
-def attend(
-    layer: int, segments: int, units: int, products: int, qkv: int, qkv_stride: int, cos: int, sin: int, partials: int, out: int
-) -> None:
-    """out[T, heads · dim] of the segments' tokens. After the last segment comes one with no chunks, before which are all `units`."""
-    heads = layer_at(layer).heads
-    if products <= SERIAL_PRODUCTS:
-        call = Call(layer, segments, qkv, qkv_stride, cos, sin, partials, out)
-        for unit in range(units):
-            _attend_unit(call, unit)
+def attend(address: int) -> None:
+    """The segments' tokens of the CALL at an address."""
+    call = call_at(address)
+    heads = layer_at(call.layer).heads
+    if call.products <= SERIAL_PRODUCTS:
+        for unit in range(call.units):
+            _attend_unit(address, unit)
         for own in range(heads):
-            _merge_head(call, own)
-        return
-    for unit in numba.prange(units):
-        _attend_unit(Call(layer, segments, qkv, qkv_stride, cos, sin, partials, out), unit)
-    for own in numba.prange(heads):
-        _merge_head(Call(layer, segments, qkv, qkv_stride, cos, sin, partials, out), own)
+            _merge_head(address, own)
+    else:
+        in_parallel(_attend_unit, address, call.units)
+        in_parallel(_merge_head, address, heads)

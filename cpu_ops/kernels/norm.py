@@ -2,16 +2,20 @@
 
 from typing import Any
 
-import numba
 import numpy as np
 from numba import types
 
 from cpu_ops.kernels.compile import SERIAL_WEIGHTS, exact_inner, exact_kernel, intrinsic
 from cpu_ops.kernels.ir import F32, I64, Builder, Value, constant, load, multiply_add, offset, repeat, total, variable, vector
-from cpu_ops.kernels.rows import floats_at
+from cpu_ops.kernels.region import in_parallel
+from cpu_ops.kernels.rows import block_at, floats_at
 
 LANES, UNROLLED = 8, 4
 STEP = LANES * UNROLLED
+
+# Where float32 x [tokens, width] lies, and the bytes from one token to the next; weight [width]; out [tokens, width].
+CALL = np.dtype([(name, np.int64) for name in ("x", "x_stride", "weight", "tokens", "width", "out")] + [("eps", np.float64)])
+call_at = block_at(CALL)
 
 
 @intrinsic
@@ -41,19 +45,21 @@ def sum_of_squares(typing: Any, x: Any, n: Any) -> Any:
 
 
 @exact_inner
-def _norm_token(x: int, weight: int, eps: float, width: int, out: int) -> None:
-    scale = np.float32(1.0) / np.sqrt(sum_of_squares(x, width) / np.float32(width) + np.float32(eps))
-    values, weights, results = floats_at(x, width), floats_at(weight, width), floats_at(out, width)
+def _norm_token(address: int, token: int) -> None:
+    call = call_at(address)
+    width, x, out = call.width, call.x + token * call.x_stride, call.out + token * call.width * 4
+    scale = np.float32(1.0) / np.sqrt(sum_of_squares(x, width) / np.float32(width) + np.float32(call.eps))
+    values, weights, results = floats_at(x, width), floats_at(call.weight, width), floats_at(out, width)
     for i in range(width):
         results[i] = values[i] * scale * weights[i]
 
 
 @exact_kernel
-def norm(x: int, x_stride: int, weight: int, eps: float, tokens: int, width: int, out: int) -> None:
-    """out[T, width] = x / sqrt(mean(x²) + eps) · weight. Addresses of float32; `x_stride` in bytes."""
-    if tokens * width <= SERIAL_WEIGHTS:
-        for token in range(tokens):
-            _norm_token(x + token * x_stride, weight, eps, width, out + token * width * 4)
-        return
-    for token in numba.prange(tokens):
-        _norm_token(x + token * x_stride, weight, eps, width, out + token * width * 4)
+def norm(address: int) -> None:
+    """out[T, width] = x / sqrt(mean(x²) + eps) · weight, of the CALL at an address."""
+    call = call_at(address)
+    if call.tokens * call.width <= SERIAL_WEIGHTS:
+        for token in range(call.tokens):
+            _norm_token(address, token)
+    else:
+        in_parallel(_norm_token, address, call.tokens)

@@ -2,16 +2,22 @@
 
 from typing import Any
 
-import numba
+import numpy as np
 from llvmlite import ir
 from numba import types
 
 from cpu_ops.kernels.compile import SERIAL_WEIGHTS, exact_inner, exact_kernel, intrinsic
 from cpu_ops.kernels.ir import F32, I8, I32, Builder, Value, constant, load, pick, splat, store, vector
+from cpu_ops.kernels.region import in_parallel
+from cpu_ops.kernels.rows import block_at, floats_at
 from models.bits import GROUP
 
 MAGIC = 1.5 * 2.0**23  # added to a small number it leaves the nearest integer, half to even, in the lowest bits
 INFINITY_BITS = 0x7F800000
+
+# Where x lies and the bytes from one token to the next, and where the quants and scales go.
+CALL = np.dtype([(name, np.int64) for name in ("x", "x_stride", "tokens", "groups", "quants", "scales")])
+call_at = block_at(CALL)
 FLOATS, INTS = vector(F32, GROUP), vector(I32, GROUP)
 
 
@@ -47,18 +53,20 @@ def quantise_group(typing: Any, x: Any, quants: Any) -> Any:
 
 
 @exact_inner
-def _quantise_token(x: int, groups: int, quants: int, scales: Any) -> None:
+def _quantise_token(address: int, token: int) -> None:
+    call = call_at(address)
+    groups, x, quants = call.groups, call.x + token * call.x_stride, call.quants + token * call.groups * GROUP
+    scales = floats_at(call.scales + token * groups * 4, groups)
     for group in range(groups):
         scales[group] = quantise_group(x + group * GROUP * 4, quants + group * GROUP)
 
 
 @exact_kernel
-def quantise(x: int, x_stride: int, groups: int, quants: int, scales: Any) -> None:
-    """x float32 [T, 32·groups] -> quants int8 [T, 32·groups], scales float32 [T, groups]. Addresses; `x_stride` in bytes."""
-    tokens, width = len(scales), groups * GROUP
-    if tokens * width <= SERIAL_WEIGHTS:
-        for token in range(tokens):
-            _quantise_token(x + token * x_stride, groups, quants + token * width, scales[token])
-        return
-    for token in numba.prange(tokens):
-        _quantise_token(x + token * x_stride, groups, quants + token * width, scales[token])
+def quantise(address: int) -> None:
+    """x float32 [T, 32·groups] -> quants int8 [T, 32·groups], scales float32 [T, groups], of the CALL at an address."""
+    call = call_at(address)
+    if call.tokens * call.groups * GROUP <= SERIAL_WEIGHTS:
+        for token in range(call.tokens):
+            _quantise_token(address, token)
+    else:
+        in_parallel(_quantise_token, address, call.tokens)

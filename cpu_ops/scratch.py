@@ -1,0 +1,16 @@
+"""Memory that a call needs only while it lasts: fresh memory would be paged in on every call."""
+
+import threading
+
+import torch
+from torch import Tensor
+
+_KEPT = threading.local()
+
+
+def scratch(floats: int) -> Tensor:
+    """float32 [floats], the calling thread's own, the same memory each time: whoever asks next writes over it."""
+    room: Tensor | None = getattr(_KEPT, "room", None)
+    if room is None or len(room) < floats:
+        room = _KEPT.room = torch.empty(floats)
+    return room[:floats]

@@ -1,6 +1,5 @@
-"""`ffn` on the CPU: for few tokens, only the neurons that fire or are predicted to; for many, every neuron, tile by tile."""
+"""`ffn` on the CPU: for few tokens, only the neurons that fire or are predicted to; many are a prompt."""
 
-import threading
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -13,7 +12,8 @@ from cpu_ops.kernels.ffn import BANK, parts_of
 from cpu_ops.kernels.ffn import ffn as ffn_kernel
 from cpu_ops.kernels.rows import ROWS
 from cpu_ops.linear import linear
-from cpu_ops.prompt import prompt_ffn
+from cpu_ops.prompt import ffn_by_tiles, prompt_ffn
+from cpu_ops.scratch import scratch
 from models.bank import NeuronBank
 from models.formats import Input
 from models.predictor import Predictor
@@ -27,8 +27,10 @@ def ffn(bank: NeuronBank, x: Input, rule: FfnRule) -> Tensor:
     """What the neurons of `bank` add: x [T, H] -> float32 [T, H]. Up to FEW_TOKENS tokens each one's bits are its own."""
     if len(bank) == 0 or len(x) == 0:
         return torch.zeros(len(x), bank.hidden)
-    if len(x) > FEW_TOKENS or bank.up.format.name not in CODES:
-        return prompt_ffn(bank, x, rule)
+    if bank.up.format.name not in CODES:
+        return ffn_by_tiles(bank, x, rule)
+    if len(x) > FEW_TOKENS:
+        return prompt_ffn(bank, x, rule, bank_address(bank, rule, None)[0])
     return _by_selection(bank, x, rule, None, NOTHING)
 
 
@@ -90,14 +92,3 @@ def describe_bank(bank: NeuronBank, rule: FfnRule, predictor: Predictor | None) 
     block["threshold"] = rule.threshold
     block["predicted_from"] = 0.0 if predictor is None else predictor.threshold
     return block
-
-
-_KEPT = threading.local()
-
-
-def scratch(floats: int) -> Tensor:
-    """float32 [floats or more], the calling thread's own, the same memory each time: fresh memory would be paged in on every call."""
-    room: Tensor | None = getattr(_KEPT, "room", None)
-    if room is None or len(room) < floats:
-        room = _KEPT.room = torch.empty(floats)
-    return room

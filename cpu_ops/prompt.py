@@ -1,6 +1,7 @@
 """Many tokens at once, on the CPU: each row is read once for all of them. Knows neither few tokens nor which neurons are hot.
 
-Quantised rows meet the input in integers (`product`); the others, and `down`, are decoded a tile at a time for a library's product.
+Quantised rows meet the input in integers (`product`); others are decoded a tile at a time for a library's product. What fires
+is added through lists where few do; where many do, `down` is decoded too.
 """
 
 import numpy as np
@@ -8,10 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cpu_ops.describe import Block, check_meets, input_places, rows_address
-from cpu_ops.kernels.product import MEETING, PRODUCT
+from cpu_ops.describe import CODES, Block, check_meets, input_places, rows_address, rows_block, run
 from cpu_ops.kernels.product import product as product_kernel
+from cpu_ops.kernels.product_ffn import COLUMNS, NEURONS
+from cpu_ops.kernels.product_ffn import down as down_kernel
+from cpu_ops.kernels.product_ffn import neurons as neurons_kernel
+from cpu_ops.kernels.rows import ROWS
 from cpu_ops.kernels.tile_code import compiled_tile, tile_codes
+from cpu_ops.scratch import scratch
 from cpu_ops.tiles import decode, tiles
 from models.bank import NeuronBank
 from models.bits import GROUP
@@ -20,41 +25,90 @@ from models.formats import Input
 from models.rows import Rows
 from models.spec import FfnRule
 
+FEW_FIRE = 0.5  # up to this share of neurons and tokens, adding listed rows is faster than a library's product (measured)
+
 
 def prompt_linear(rows: Rows, x: Input, bias: Tensor | None) -> Tensor:
     """rows [n, K], x [T, K], bias float32 [n] -> float32 [T, n]."""
+    out = torch.empty(len(x), len(rows))
     if rows.format.name in tile_codes():
-        out = product(rows, x)
+        product(rows, x, out)
         return out if bias is None else out.add_(bias)
-    values, out = x.decode(), torch.empty(len(x), len(rows))
+    values = x.decode()
     for tile in tiles(len(rows), rows.k):
         out[:, tile] = F.linear(values, decode(rows[tile]), None if bias is None else bias[tile])
     return out
 
 
-def prompt_ffn(bank: NeuronBank, x: Input, rule: FfnRule) -> Tensor:
-    """What the neurons of `bank` add: x [T, H] -> float32 [T, H]."""
-    out = torch.zeros(len(x), bank.hidden)
+def ffn_by_tiles(bank: NeuronBank, x: Input, rule: FfnRule) -> Tensor:
+    """What the neurons of `bank` add, of any format: x [T, H] -> float32 [T, H]."""
+    return _dense_down(_activations(bank, x, rule, torch.empty(len(x), len(bank))), bank.down)
+
+
+def prompt_ffn(bank: NeuronBank, x: Input, rule: FfnRule, block: int) -> Tensor:
+    """The same for a format with kernels. `block` is the address of the bank's block."""
+    tokens, n = len(x), len(bank)
+    blocks = -(-n // NEURONS)
+    h, lists = scratch(tokens * (n + blocks * (2 * NEURONS + 1))).split([tokens * n, tokens * blocks * (2 * NEURONS + 1)])
+    h = h.view(tokens, n)
+    if bank.up.format.name in tile_codes():
+        check_meets(bank.up, x)
+        excess = torch.empty(tokens, bank.hidden // GROUP, dtype=torch.int32)
+        run(neurons_kernel, *meeting(bank.up, x, excess), block, h.data_ptr())
+    else:
+        _activations(bank, x, rule, h)
+    if int(h.count_nonzero()) > FEW_FIRE * h.numel():
+        return _dense_down(h, bank.down)
+    return _listed_down(h, lists.view(torch.int32), bank.down)
+
+
+def product(rows: Rows, x: Input, out: Tensor) -> None:
+    """out float32 [T, n] = x · rows. A token's bits depend neither on the other tokens nor on the threads."""
+    check_meets(rows, x)
+    if out.numel() > 0:
+        excess = torch.empty(len(x), rows.k // GROUP, dtype=torch.int32)
+        run(product_kernel, *meeting(rows, x, excess), rows_address(rows), out.data_ptr())
+
+
+def meeting(rows: Rows, x: Input, excess: Tensor) -> tuple[int, ...]:
+    """The numbers of a MEETING block of an input with rows of one format."""
+    (unpack, multiply, bias), _library = compiled_tile(rows.format.name)
+    return *input_places(x), len(x), excess.data_ptr(), unpack, multiply, bias
+
+
+def _activations(bank: NeuronBank, x: Input, rule: FfnRule, h: Tensor) -> Tensor:
     for tile in tiles(len(bank), bank.hidden):
         part = bank[tile]
         gate = None if part.gate is None else prompt_linear(part.gate, x, part.gate_bias)
-        out += combine(activate(gate, prompt_linear(part.up, x, part.up_bias), rule), decode(part.down))
+        h[:, tile] = activate(gate, prompt_linear(part.up, x, part.up_bias), rule)
+    return h
+
+
+def _dense_down(h: Tensor, rows: Rows) -> Tensor:
+    """h [T, n] · rows [n, H] -> float32 [T, H]."""
+    out = torch.zeros(len(h), rows.k)
+    for tile in tiles(len(rows), rows.k):
+        out += combine(h[:, tile], decode(rows[tile]))
     return out
 
 
-def product(rows: Rows, x: Input) -> Tensor:
-    """rows [n, K], x [T, K] -> float32 [T, n]. A token's bits depend neither on the other tokens nor on the threads."""
-    check_meets(rows, x)
-    out, excess = torch.empty(len(x), len(rows)), torch.empty(len(x), rows.k // GROUP, dtype=torch.int32)
-    if out.numel() == 0:
-        return out
-    call = np.zeros(1, PRODUCT)
-    call["meeting"], call["rows"], call["out"] = meeting(rows, x, excess), rows_address(rows), out.data_ptr()
-    product_kernel(call.ctypes.data, excess.numpy())
+def _listed_down(h: Tensor, lists: Tensor, rows: Rows) -> Tensor:
+    """The same through lists of what fires, which are written to `lists` int32 [T · blocks · (2 · NEURONS + 1)]."""
+    tokens, blocks = len(h), -(-len(rows) // NEURONS)
+    slices, out = _slices(rows), torch.empty(len(h), rows.k)
+    counts, firing, factors = (4 * tokens * blocks * place for place in (0, 1, 1 + NEURONS))
+    places = (lists.data_ptr() + place for place in (counts, firing, factors))
+    run(down_kernel, slices.ctypes.data, len(slices), tokens, rows.k, h.data_ptr(), *places, out.data_ptr())
     return out
 
 
-def meeting(rows: Rows, x: Input, excess: Tensor) -> Block:
-    """One MEETING record of an input with rows of one format."""
-    (unpack, multiply, bias), _library = compiled_tile(rows.format.name)
-    return np.array([(input_places(x), len(x), excess.data_ptr(), unpack, multiply, bias)], MEETING)
+def _slices(rows: Rows) -> Block:
+    """ROWS blocks of COLUMNS weights each, side by side: a slice of a row's groups is a row."""
+    firsts = np.arange(0, rows.k, COLUMNS)
+    blocks = np.repeat(np.array(rows_block(rows), ROWS).reshape(1), len(firsts))
+    weights, *scales = (plane.shape[1] * plane.element_size() for plane in rows.planes)
+    blocks["weights"] += firsts * weights // rows.k
+    blocks["scales"] += firsts * sum(scales) // rows.k
+    blocks["k"] = np.minimum(COLUMNS, rows.k - firsts)
+    blocks["raw_floats"] = [CODES[rows.format.name].raw_floats(int(k)) for k in blocks["k"]]
+    return blocks

@@ -2,14 +2,14 @@
 
 from typing import Any
 
-import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
 
 from cpu_ops.kernels.compile import inner, intrinsic, kernel
-from cpu_ops.kernels.ir import I64, Builder, Value, pointer
-from cpu_ops.kernels.rows import INPUT, address_of, block_at, floats_at, rows_at, scales_of, weights_of
+from cpu_ops.kernels.ir import I8, I16, I32, I64, Builder, Value, constant, load, pairs_added, pointer, vector
+from cpu_ops.kernels.region import in_parallel
+from cpu_ops.kernels.rows import INPUT, address_of, block_at, floats_at, ints_at, rows_at, scales_of, weights_of
 from cpu_ops.kernels.tile_code import GROUP_ROOM, TILE, TILE_ROWS
 from models.bits import GROUP
 
@@ -38,30 +38,24 @@ def _run(typing: Any, function: Any, address: Any) -> Any:
 
 
 @intrinsic
-def _bytes_at(typing: Any, address: Any, count: Any) -> Any:
-    """int8 [count] over the memory at an address."""
-    kind = types.Array(types.int8, 1, "C")
+def group_sum(typing: Any, address: Any) -> Any:
+    """The sum of the 32 int8 at an address."""
 
     def emit(context: Any, builder: Builder, signature: Any, arguments: Any) -> Value:
-        data = builder.inttoptr(arguments[0], context.get_data_type(types.int8).as_pointer())
-        array = context.make_array(kind)(context, builder)
-        context.populate_array(
-            array, data=data, shape=[arguments[1]], strides=[ir.Constant(I64, 1)], itemsize=ir.Constant(I64, 1), meminfo=None
-        )
-        return array._getvalue()
+        wide = builder.sext(load(builder, arguments[0], vector(I8, GROUP)), vector(I16, GROUP))
+        while wide.type.count > 1:
+            wide = pairs_added(builder, wide)
+        return builder.sext(builder.extract_element(wide, constant(I32, 0)), I64)
 
-    return kind(types.int64, types.int64), emit
+    return types.int64(types.int64), emit
 
 
 @inner
-def measure_excess(meeting: Any, token: int, excess: Any) -> None:
-    """excess[g] = bias · the sum of the token's group g."""
-    values = _bytes_at(meeting.x.values + token * meeting.x.values_stride, len(excess) * GROUP)
-    for group in range(len(excess)):
-        total = np.int32(0)
-        for place in range(group * GROUP, (group + 1) * GROUP):
-            total += np.int32(values[place])
-        excess[group] = total * np.int32(meeting.bias)
+def measure_excess(meeting: Any, token: int, groups: int) -> None:
+    """excess[token] = bias · the sum of each of the token's groups."""
+    excess = ints_at(meeting.excess + token * groups * 4, groups)
+    for group in range(groups):
+        excess[group] = group_sum(meeting.x.values + token * meeting.x.values_stride + group * GROUP) * meeting.bias
 
 
 @inner
@@ -72,7 +66,7 @@ def room_for(tokens: int) -> Any:
 
 
 @inner
-def multiply_tile(meeting: Any, rows: Any, which: Indices, first: int, room: Any) -> Floats:
+def multiply_tile(meeting: Any, rows: Any, which: Indices, first: int, room: Any) -> Any:
     """Products [tokens, TILE_ROWS] of rows which[first : first + TILE_ROWS] with every token; past the end, of the last again."""
     words, weights, scales, sums = room
     last = len(which) - 1
@@ -97,25 +91,29 @@ def multiply_tile(meeting: Any, rows: Any, which: Indices, first: int, room: Any
 
 
 @inner
-def _product_part(call: Any, first: int, last: int) -> None:
-    """Tiles first … last of the rows."""
-    rows, meeting = rows_at(call.rows), call.meeting
-    room, which = room_for(meeting.tokens), np.arange(min(rows.n, last * TILE_ROWS))
-    out = floats_at(call.out, meeting.tokens * rows.n)
-    for tile in range(first, last):
-        begin = tile * TILE_ROWS
-        sums = multiply_tile(meeting, rows, which, begin, room)
-        for token in range(meeting.tokens):
-            for lane in range(min(TILE_ROWS, rows.n - begin)):
-                out[token * rows.n + begin + lane] = sums[token * TILE_ROWS + lane]
+def _excess_part(address: int, token: int) -> None:
+    call = product_at(address)
+    measure_excess(call.meeting, token, rows_at(call.rows).k // GROUP)
+
+
+@inner
+def _product_part(address: int, part: int) -> None:
+    """The part's share of the tiles."""
+    call = product_at(address)
+    rows, tokens = rows_at(call.rows), call.meeting.tokens
+    tiles = (rows.n + TILE_ROWS - 1) // TILE_ROWS
+    room, out = room_for(tokens), floats_at(call.out, tokens * rows.n)
+    first, last = part * tiles // PARTS * TILE_ROWS, min((part + 1) * tiles // PARTS * TILE_ROWS, rows.n)
+    which = np.arange(first, last)
+    for begin in range(0, last - first, TILE_ROWS):
+        sums = multiply_tile(call.meeting, rows, which, begin, room)
+        for token in range(tokens):
+            for lane in range(min(TILE_ROWS, last - first - begin)):
+                out[token * rows.n + first + begin + lane] = sums[token * TILE_ROWS + lane]
 
 
 @kernel
-def product(address: int, excess: Any) -> None:
-    """Fills `out` of the PRODUCT block at an address; `excess` int32 [tokens, groups] is the block's own."""
-    call = product_at(address)
-    tiles = (rows_at(call.rows).n + TILE_ROWS - 1) // TILE_ROWS
-    for token in numba.prange(len(excess)):
-        measure_excess(product_at(address).meeting, token, excess[token])
-    for part in numba.prange(PARTS):
-        _product_part(product_at(address), part * tiles // PARTS, (part + 1) * tiles // PARTS)
+def product(address: int) -> None:
+    """Fills `out` and `excess` of the PRODUCT block at an address."""
+    in_parallel(_excess_part, address, product_at(address).meeting.tokens)
+    in_parallel(_product_part, address, PARTS)

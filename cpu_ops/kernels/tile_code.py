@@ -253,7 +253,8 @@ def compiled_tile(name: FormatName) -> tuple[TileAddresses, Any]:
     with global_compiler_lock:
         library.add_ir_module(module)
         library.finalize()
-    return TileAddresses(*(library.get_pointer_to_function(each) for each in names), code.bias), library
+    unpack, multiply = (library.get_pointer_to_function(each) for each in names)
+    return TileAddresses(unpack, multiply, code.bias), library
 
 
 def _emit(module: Any, name: str, code: TileCode, emit: Callable[[TileCode, Builder, Tile], None]) -> str:

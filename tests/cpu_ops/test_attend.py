@@ -130,10 +130,14 @@ def test_a_tokens_bits_are_its_own(shape: tuple[int, int, int], window: int | No
     assert torch.equal(torch.cat(alone), together)
 
 
-def test_a_long_segment_beside_short_ones() -> None:
-    """The long one goes through torch; rows of all are in their places."""
-    cache, parts = filled(SPEC), [Part(2, 40, 1), Part(0, 100, 33), Part(1, 0, 4)]
-    torch.testing.assert_close(run(cache, parts).double(), expected(cache, parts), rtol=1e-4, atol=1e-5)
+def test_a_prompt_beside_decodes_has_the_bits_of_its_pieces() -> None:
+    """Whole in one step with others, or cut at odd places: later tokens see what earlier ones have just written."""
+    parts = [Part(2, 40, 1), Part(0, CHUNK - 20, 53), Part(1, 0, 18)]
+    whole, cut = filled(SPEC), filled(SPEC)
+    together = run(whole, parts)
+    torch.testing.assert_close(together.double(), expected(whole, parts), rtol=1e-4, atol=2e-5)
+    pieces = [Part(2, 40, 1), Part(0, CHUNK - 20, 7), Part(0, CHUNK - 13, 46), Part(1, 0, 17), Part(1, 17, 1)]
+    assert torch.equal(torch.cat([run(cut, [piece]) for piece in pieces]), together)
 
 
 def test_heads_of_an_odd_width_go_through_torch() -> None:

@@ -135,6 +135,24 @@ def test_nothing_gives_zeros_or_nothing(ops: Ops, name: FormatName) -> None:
     assert ops.linear(bank.up[:0], x).shape == (2, 0)
 
 
+@each_side
+@each_format
+@pytest.mark.parametrize("tokens", [0, 1, FEW, PROMPT])
+def test_input_is_the_formats_own(ops: Ops, name: FormatName, tokens: int) -> None:
+    x = random(tokens, HIDDEN)
+    got, wanted = ops.input(FORMATS[name], x), FORMATS[name].input(x)
+    assert torch.equal(got.values, wanted.values)
+    assert torch.equal(got.decode(), wanted.decode())
+
+
+@each_side
+@pytest.mark.parametrize("tokens", [0, 1, FEW, PROMPT])
+def test_norm_divides_by_the_root_of_the_mean_square(ops: Ops, tokens: int) -> None:
+    x, weight = random(tokens, HIDDEN), random(HIDDEN, seed=1)
+    exact = x.double() / (x.double() ** 2).mean(1, keepdim=True).add(1e-5).sqrt() * weight
+    torch.testing.assert_close(ops.norm(x, weight, 1e-5), exact.float(), rtol=2e-6, atol=1e-6)
+
+
 def widths(name: FormatName) -> Sequence[int]:
     return (32, 64, 224, 256, 288, 544) if BITS[name].grouped else (1, 2, 15, 16, 17, 31, 33, 63, 64, 65, 97)
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import cpu_ops
+import gpu_ops
 from cpu_ops.kernels.attention import CHUNK
 from cpu_ops.topology import set_threads
 from models import layers
@@ -103,6 +104,15 @@ def any_parts(draw: st.DrawFn) -> list[Part]:
 def test_any_step(shape: tuple[int, int, int], window: int | None, parts: list[Part], dtype: torch.dtype) -> None:
     cache = filled(shaped(*shape, window), dtype)
     torch.testing.assert_close(run(cache, parts).double(), expected(cache, parts), rtol=1e-4, atol=2e-5)  # angles are float32
+
+
+@pytest.mark.parametrize("window", [None, 7])
+def test_the_other_side_does_the_same(window: int | None) -> None:
+    cache, parts = filled(shaped(4, 2, 64, window)), [Part(1, CHUNK - 3, 9), Part(0, 5, 1), Part(2, 0, 20)]
+    step = step_of(parts)
+    rotation = Rotary(cache.spec, torch.device("cpu")).at(step.positions)
+    out = gpu_ops.attend(0, projected(cache.spec, parts), rotation, segments_of(step), cache)
+    torch.testing.assert_close(out.double(), expected(cache, parts), rtol=1e-4, atol=2e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])

@@ -3,6 +3,7 @@
 from array import array
 from collections.abc import Callable
 from functools import cache
+from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -21,25 +22,36 @@ from models.rows import Rows
 CODES: dict[FormatName, RowCode] = {"float32": Float32Code(), "bf16": Bf16Code(), "int8": Int8Code(), "int4": Int4Code()}
 
 Block = np.ndarray  # one record: what kernels see at its address
-_BLOCKS: WeakKeyDictionary[Rows, tuple[Block, int]] = WeakKeyDictionary()
+
+
+class Known(NamedTuple):
+    """A matrix's block, its address, and the bytes of a token prepared for its products (0: as it is)."""
+
+    block: Block
+    address: int
+    prepared_bytes: int
+
+
+_BLOCKS: WeakKeyDictionary[Rows, Known] = WeakKeyDictionary()
 
 
 def rows_block(rows: Rows) -> Block:
     """The ROWS block of a matrix; kept as long as the matrix is."""
-    return _known(rows)[0]
+    return known(rows).block
 
 
 def rows_address(rows: Rows) -> int:
     """The address of its block."""
-    return _known(rows)[1]
+    return known(rows).address
 
 
-def _known(rows: Rows) -> tuple[Block, int]:
-    known = _BLOCKS.get(rows)
-    if known is None:
+def known(rows: Rows) -> Known:
+    """What kernels need of a matrix; kept as long as the matrix is."""
+    found = _BLOCKS.get(rows)
+    if found is None:
         block = _describe(rows)
-        known = _BLOCKS[rows] = block, block.ctypes.data
-    return known
+        found = _BLOCKS[rows] = Known(block, block.ctypes.data, int(block["prepared_bytes"][0]))
+    return found
 
 
 def _describe(rows: Rows) -> Block:

@@ -20,7 +20,8 @@ from models.predictor import Predictor
 from models.spec import FfnRule
 
 FEW_TOKENS = 16  # up to here the kernel wins
-NOTHING = (0, 0, 0, 0)  # where no predictor's input lies
+Places = tuple[int, int, int, int]  # the numbers of an INPUT block
+NOTHING: Places = (0, 0, 0, 0)  # where no predictor's input lies
 
 
 def ffn(bank: NeuronBank, x: Input, rule: FfnRule) -> Tensor:
@@ -30,7 +31,7 @@ def ffn(bank: NeuronBank, x: Input, rule: FfnRule) -> Tensor:
     if bank.up.format.name not in CODES:
         return ffn_by_tiles(bank, x, rule)
     if len(x) > FEW_TOKENS:
-        return prompt_ffn(bank, x, rule, bank_address(bank, rule, None)[0])
+        return prompt_ffn(bank, x, rule, describe(bank, rule, None).address)
     return _by_selection(bank, x, rule, None, NOTHING)
 
 
@@ -44,37 +45,51 @@ def predicted_ffn(bank: NeuronBank, x: Input, rule: FfnRule, predictor: Predicto
     return _by_selection(bank, x, rule, predictor, input_places(made))
 
 
-def _by_selection(bank: NeuronBank, x: Input, rule: FfnRule, predictor: Predictor | None, inside: tuple[int, int, int, int]) -> Tensor:
+def _by_selection(bank: NeuronBank, x: Input, rule: FfnRule, predictor: Predictor | None, inside: Places) -> Tensor:
     check_meets(bank.up, x)
     out = torch.empty(len(x), bank.hidden)
-    address, raw_floats = bank_address(bank, rule, predictor)
-    parts = parts_of(len(bank))
-    sums = scratch(parts * len(x) * raw_floats)
-    run(ffn_kernel, address, *input_places(x), *inside, len(x), parts, sums.data_ptr(), out.data_ptr(), 0)
+    described = describe(bank, rule, predictor)
+    room = scratch(described.room_floats(len(x)))
+    run(ffn_kernel, *described.call(input_places(x), inside, room, out), 0)
     return out
 
 
-class _Described:
-    """The BANK block of a bank under a rule and a predictor, and what it was made for."""
+class Described:
+    """The BANK block of a bank under a rule and a predictor, what it was made for, and the calls it takes."""
 
-    __slots__ = ("address", "block", "predictor", "raw_floats", "rule")
+    __slots__ = ("address", "block", "inside_bytes", "parts", "predictor", "prepared_bytes", "raw_floats", "rule")
 
     def __init__(self, bank: NeuronBank, rule: FfnRule, predictor: Predictor | None) -> None:
         self.rule, self.predictor = rule, predictor
         self.block = describe_bank(bank, rule, predictor)
         self.address = self.block.ctypes.data
+        self.parts = parts_of(len(bank))
         self.raw_floats = int(self.block["down"]["raw_floats"][0])
+        self.prepared_bytes, self.inside_bytes = (int(self.block[name]["prepared_bytes"][0]) for name in ("first", "outward"))
+
+    def room_floats(self, tokens: int) -> int:
+        """float32 numbers that a call needs while it lasts."""
+        return tokens * (self.parts * self.raw_floats + (self.prepared_bytes + self.inside_bytes) // 4)
+
+    def call(self, x: Places, inside: Places, room: Tensor, out: Tensor) -> tuple[int, ...]:
+        """The numbers of a CALL block but the last: tokens prepared in `room`, or taken where they lie, then the parts' sums."""
+        tokens, at = len(out), room.data_ptr()
+        prepared = (at, self.prepared_bytes) if self.prepared_bytes else x[:2]
+        at += tokens * self.prepared_bytes
+        inside_prepared = (at, self.inside_bytes) if self.inside_bytes else inside[:2]
+        at += tokens * self.inside_bytes
+        return self.address, *x, *inside, *prepared, *inside_prepared, tokens, self.parts, at, out.data_ptr()
 
 
-_BANKS: WeakKeyDictionary[NeuronBank, _Described] = WeakKeyDictionary()
+_BANKS: WeakKeyDictionary[NeuronBank, Described] = WeakKeyDictionary()
 
 
-def bank_address(bank: NeuronBank, rule: FfnRule, predictor: Predictor | None) -> tuple[int, int]:
-    """Address of the bank's block, kept as long as the bank is, and the float32 numbers of its raw sums."""
+def describe(bank: NeuronBank, rule: FfnRule, predictor: Predictor | None) -> Described:
+    """What kernels need of a bank; kept as long as the bank is."""
     known = _BANKS.get(bank)
     if known is None or known.rule is not rule or known.predictor is not predictor:
-        known = _BANKS[bank] = _Described(bank, rule, predictor)
-    return known.address, known.raw_floats
+        known = _BANKS[bank] = Described(bank, rule, predictor)
+    return known
 
 
 def describe_bank(bank: NeuronBank, rule: FfnRule, predictor: Predictor | None) -> Block:

@@ -3,9 +3,10 @@
 import torch
 from torch import Tensor
 
-from cpu_ops.describe import CODES, check_meets, input_places, rows_address, run
+from cpu_ops.describe import CODES, check_meets, input_places, known, run
 from cpu_ops.kernels.linear import linear as linear_kernel
 from cpu_ops.prompt import prompt_linear
+from cpu_ops.scratch import scratch
 from models.formats import Input
 from models.rows import Rows
 
@@ -18,5 +19,11 @@ def linear(rows: Rows, x: Input, bias: Tensor | None = None) -> Tensor:
         return prompt_linear(rows, x, bias)
     check_meets(rows, x)
     out = torch.empty(len(x), len(rows))
-    run(linear_kernel, rows_address(rows), *input_places(x), len(x), out.data_ptr())
+    matrix, places = known(rows), input_places(x)
+    run(linear_kernel, matrix.address, *places, *room_for(matrix.prepared_bytes, places, len(x)), len(x), out.data_ptr())
     return out if bias is None else out.add_(bias)
+
+
+def room_for(prepared_bytes: int, places: tuple[int, int, int, int], tokens: int) -> tuple[int, int]:
+    """Address and stride of prepared tokens: in scratch memory, or the values themselves where nothing is prepared."""
+    return (scratch(tokens * prepared_bytes // 4).data_ptr(), prepared_bytes) if prepared_bytes else places[:2]

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from cpu_ops.describe import check_meets, input_places
-from cpu_ops.ffn import bank_address
-from cpu_ops.kernels.ffn import ffn_pointer, parts_of
+from cpu_ops.ffn import NOTHING, describe
+from cpu_ops.kernels.ffn import ffn_pointer
 from models.bank import NeuronBank
 from models.formats import Input
 from models.spec import FfnRule
@@ -27,11 +27,9 @@ class NativeFfn:
         check_meets(bank.up, x)
         self.bank, self.rule, self.x = bank, rule, x
         self.out = torch.zeros(len(x), bank.hidden)
-        address, raw_floats = bank_address(bank, rule, None)
-        parts = parts_of(len(bank))
-        self._sums: Tensor = torch.empty(parts * len(x) * raw_floats)
-        places = (*input_places(x), 0, 0, 0, 0)
-        self._call = array("q", (address, *places, len(x), parts, self._sums.data_ptr(), self.out.data_ptr(), threads))
+        described = describe(bank, rule, None)
+        self._room: Tensor = torch.empty(described.room_floats(len(x)))
+        self._call = array("q", (*described.call(input_places(x), NOTHING, self._room, self.out), threads))
 
     @property
     def function(self) -> int:

@@ -19,8 +19,9 @@ from cpu_ops.kernels.rows import (
     ask,
     axpys,
     block_at,
-    dots,
     floats_at,
+    prepare_all,
+    products,
     scales_of,
     settle,
     weights_of,
@@ -42,9 +43,12 @@ BANK = np.dtype(
     + [(name, np.int64) for name in ("first_bias", "second_bias", "n", "kind", "activation")]
     + [("threshold", np.float64), ("predicted_from", np.float64)]
 )
-# One call: the bank's block; x and what the predictor multiplies with; raw sums float32 [parts, tokens, raw]; out float32 [tokens, k].
+# One call: the bank's block; x and what the predictor multiplies with, and where both are laid out for `products`; raw sums float32
+# [parts, tokens, raw]; out float32 [tokens, k].
 CALL = np.dtype(
-    [("bank", np.int64), ("x", INPUT), ("inside", INPUT)] + [(name, np.int64) for name in ("tokens", "parts", "sums", "out", "threads")]
+    [("bank", np.int64), ("x", INPUT), ("inside", INPUT)]
+    + [(name, np.int64) for name in ("prepared", "prepared_stride", "inside_prepared", "inside_stride")]
+    + [(name, np.int64) for name in ("tokens", "parts", "sums", "out", "threads")]
 )
 bank_at, call_at = block_at(BANK), block_at(CALL)
 
@@ -61,7 +65,7 @@ def _predict(bank: Any, call: Any, part: int, chosen: Indices, marks: Indices) -
     count = 0
     for block in range(part, (bank.n + BLOCK - 1) // BLOCK, call.parts):
         for i in range(block * BLOCK, min((block + 1) * BLOCK, bank.n)):
-            dots(bank.outward, i, call.inside, call.tokens, address_of(scores), 4)
+            products(bank.outward, i, call.inside_prepared, call.inside_stride, call.tokens, address_of(scores), 4)
             mark = np.int64(0)
             for token in range(call.tokens):
                 mark |= np.int64(scores[token] >= bank.predicted_from) << token
@@ -76,7 +80,7 @@ def _select(bank: Any, call: Any, chosen: Indices, marks: Indices, h: Floats, pa
     tokens, count = call.tokens, 0
     for place in range(len(chosen)):
         i, mark = chosen[place], marks[place]
-        dots(bank.first, i, call.x, tokens, address_of(h) + count * tokens * 4, 4)
+        products(bank.first, i, call.prepared, call.prepared_stride, tokens, address_of(h) + count * tokens * 4, 4)
         bias = floats_at(bank.first_bias, bank.n)[i] if bank.first_bias != 0 else np.float32(0.0)
         passes = False
         for token in range(tokens):
@@ -99,7 +103,7 @@ def _multiply(bank: Any, call: Any, h: Floats, passed: Indices, count: int) -> N
     z = np.empty(tokens, np.float32)
     for place in range(count):
         i = passed[place]
-        dots(bank.second, i, call.x, tokens, address_of(z), 4)
+        _second(bank, call, i, h[place], address_of(z))
         bias = floats_at(bank.second_bias, bank.n)[i] if bank.second_bias != 0 else np.float32(0.0)
         fires = False
         for token in range(tokens):
@@ -109,6 +113,20 @@ def _multiply(bank: Any, call: Any, h: Floats, passed: Indices, count: int) -> N
                 fires |= h[place, token] != 0
         if fires and bank.kind == GATED_BOTH:
             ask(bank.down, i)
+
+
+@inner
+def _second(bank: Any, call: Any, i: int, h: Floats, z: int) -> None:
+    """Row i of `second` with the tokens that h float32 [T] does not silence: all at once where most are, else one by one."""
+    tokens, wanted = call.tokens, 0
+    for token in range(tokens):
+        wanted += h[token] != 0
+    if 2 * wanted > tokens:
+        products(bank.second, i, call.prepared, call.prepared_stride, tokens, z, 4)
+        return
+    for token in range(tokens):
+        if h[token] != 0:
+            products(bank.second, i, call.prepared + token * call.prepared_stride, call.prepared_stride, 1, z + 4 * token, 4)
 
 
 @inner
@@ -186,6 +204,8 @@ def ffn(address: int) -> None:
     """Fills `out` of the CALL at an address: what the neurons of its bank add."""
     call = call_at(address)
     bank = bank_at(call.bank)
+    prepare_all(bank.first, call.x, call.tokens, call.prepared, call.prepared_stride)
+    prepare_all(bank.outward, call.inside, call.tokens, call.inside_prepared, call.inside_stride)
     if bank.n * bank.down.k * call.tokens <= SERIAL_WEIGHTS:
         for part in range(call.parts):
             _ffn_part(address, part)

@@ -151,6 +151,14 @@ def prepare(rows: Any, x: Any, token: int, prepared: int) -> None:
 
 
 @inner
+def prepare_all(rows: Any, x: Any, tokens: int, prepared: int, prepared_stride: int) -> None:
+    """Every token, at the addresses prepared + token · prepared_stride."""
+    if rows.prepared_bytes > 0:
+        for token in range(tokens):
+            prepare(rows, x, token, prepared + token * prepared_stride)
+
+
+@inner
 def products(rows: Any, i: int, prepared: int, prepared_stride: int, tokens: int, out: int, out_stride: int) -> None:
     """`dots` of prepared tokens (of rows that need none: of the values themselves): the same bits, in half the time."""
     _call_eight(rows.products, weights_of(rows, i), scales_of(rows, i), prepared, prepared_stride, tokens, out, out_stride, rows.k)

@@ -22,7 +22,10 @@ class Int8Code(GroupRowCode):
         return nothing_to_start(halves)
 
     def product(self, builder: Builder, weights: tuple[Value, Value], met: Met) -> Value:
-        return builder.add(*(byte_dot(builder, w, v) for w, v in zip(weights, met.halves, strict=True)))
+        sums = nothing_to_start(met.halves)
+        for quants, values in zip(weights, met.halves, strict=True):
+            sums = byte_dot(builder, quants, values, sums)
+        return sums
 
     def add(self, builder: Builder, weights: Sequence[Value], scales: Sequence[Value], raw: Value) -> None:
         for first in range(0, GROUP, self.lanes):

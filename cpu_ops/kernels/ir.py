@@ -8,7 +8,7 @@ from typing import Any
 
 from llvmlite import ir
 
-from cpu_ops.kernels.target import target_features
+from cpu_ops.kernels.target import target_of
 
 Builder = Any  # llvmlite's builder and values carry no types
 Value = Any
@@ -16,7 +16,7 @@ Value = Any
 I8, I16, I32, I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
 F16, F32 = ir.HalfType(), ir.FloatType()
 CACHE_LINE = 64
-WIDENS_HALVES = {"+f16c", "+neon"}  # without them LLVM would call a library that is not there
+WIDENS_HALVES = ("f16c", "neon")  # without them LLVM would call a library that is not there
 
 
 def vector(element: Any, lanes: int) -> Any:
@@ -99,7 +99,7 @@ def prefetch(builder: Builder, address: Value) -> None:
 def halves_to_floats(builder: Builder, bits: Value) -> Value:
     """float16 bits (uint16 vector) -> float32 vector."""
     lanes = bits.type.count
-    if WIDENS_HALVES.isdisjoint(target_features()):
+    if not any(target_of(builder).has(feature) for feature in WIDENS_HALVES):
         return _halves_by_integers(builder, bits)
     return builder.fpext(builder.bitcast(bits, vector(F16, lanes)), vector(F32, lanes))
 

@@ -11,9 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import ir
-from numba.core.compiler_lock import global_compiler_lock
 
-from cpu_ops.kernels.byte_dot import byte_dot
+from cpu_ops.kernels.byte_dot import byte_dot, bytes_multiplied, has_words, small_dot, words_added
 from cpu_ops.kernels.ir import (
     CACHE_LINE,
     F32,
@@ -34,7 +33,8 @@ from cpu_ops.kernels.ir import (
     store,
     vector,
 )
-from cpu_ops.kernels.target import codegen, target_features
+from cpu_ops.kernels.machine_code import Library, library
+from cpu_ops.kernels.target import Module, Target, numba_target
 from models.bits import GROUP, FormatName
 
 LANES = 8
@@ -67,14 +67,15 @@ class TileCode(ABC):
 
     group_bytes: int  # of the quants, as stored
     bias: int  # what unpacked weights have too much
+    sums: Any = INTS  # of any integers that hold all of a group's
 
     @abstractmethod
     def unpacked(self, builder: Builder, rows: list[Value]) -> list[Value]:
         """Eight addresses of a group -> STEPS vectors int8 [32]."""
 
-    def product(self, builder: Builder, weights: Value, values: Value) -> Value:
-        """A step's sums, of any integer kind that holds all of a group's."""
-        return byte_dot(builder, weights, values)
+    def add(self, builder: Builder, weights: Value, values: Value, sums: Value) -> Value:
+        """A step's products onto the sums so far."""
+        return byte_dot(builder, weights, values, sums)
 
     def finished(self, builder: Builder, sums: Value) -> Value:
         """A group's sums as int32 [8]."""
@@ -90,10 +91,13 @@ class Int8Tile(TileCode):
 
 
 class Int4Tile(TileCode):
-    """Nibbles as they are, 0 … 15: a group's int16 sums are at most 8 · 2 · 15 · 127 = 30,480, so one widening a group is enough."""
+    """Nibbles as they are, 0 … 15."""
 
     group_bytes = GROUP // 2
     bias = 8
+
+    def add(self, builder: Builder, weights: Value, values: Value, sums: Value) -> Value:
+        return small_dot(builder, (weights,), (values,), sums)
 
     def unpacked(self, builder: Builder, rows: list[Value]) -> list[Value]:
         packed = [builder.bitcast(both, INTS) for both in _transposed(builder, rows, 0)]
@@ -103,17 +107,16 @@ class Int4Tile(TileCode):
         return [builder.bitcast(nibbles, BYTES) for nibbles in (*lows, *highs)]
 
 
-class Int4TileAvx2(Int4Tile):
-    def product(self, builder: Builder, weights: Value, values: Value) -> Value:
-        return _avx2(builder, "pmadd.ub.sw", WORDS, weights, values)
+class Int4TileInWords(Int4Tile):
+    """A group's int16 sums are at most 8 · 2 · 15 · 127 = 30,480, so one widening a group is enough."""
+
+    sums = WORDS
+
+    def add(self, builder: Builder, weights: Value, values: Value, sums: Value) -> Value:
+        return builder.add(sums, bytes_multiplied(builder, weights, values))
 
     def finished(self, builder: Builder, sums: Value) -> Value:
-        return _avx2(builder, "pmadd.wd", INTS, sums, constant(WORDS, 1))
-
-
-def _avx2(builder: Builder, name: str, result: Any, a: Value, b: Value) -> Value:
-    kind = ir.FunctionType(result, [a.type, b.type])
-    return builder.call(builder.module.declare_intrinsic("llvm.x86.avx2." + name, fnty=kind), (a, b))
+        return words_added(builder, sums)
 
 
 def _transposed(builder: Builder, rows: list[Value], at: int) -> list[Value]:
@@ -216,7 +219,7 @@ def _multiplier(code: TileCode, builder: Builder, tile: Tile) -> Callable[[Value
 
 def _products(code: TileCode, builder: Builder, tile: Tile, group: Value, xs: list[Value]) -> list[list[Value]]:
     """[token][half]: sums of a group's steps."""
-    totals: list[list[Value]] = [[None] * HALVES for _ in xs]
+    totals = [[constant(code.sums, 0)] * HALVES for _ in xs]
     at = offset(builder, tile["weights"], group, GROUP_ROOM)
     for step in range(STEPS):
         weights = [load(builder, builder.add(at, constant(I64, step * STEP_BYTES + half * 4 * LANES)), BYTES) for half in range(HALVES)]
@@ -224,10 +227,11 @@ def _products(code: TileCode, builder: Builder, tile: Tile, group: Value, xs: li
             four = load(builder, builder.add(x, constant(I64, 4 * step)), I32)
             values = builder.bitcast(splat(builder, four, LANES), BYTES)
             for half in range(HALVES):
-                product = code.product(builder, weights[half], values)
-                before = totals[token][half]
-                totals[token][half] = product if before is None else builder.add(before, product)
+                totals[token][half] = code.add(builder, weights[half], values, totals[token][half])
     return totals
+
+
+EMITS = (emit_unpack, emit_multiply)
 
 
 class TileAddresses(NamedTuple):
@@ -238,28 +242,34 @@ class TileAddresses(NamedTuple):
     bias: int
 
 
-def tile_codes() -> dict[FormatName, TileCode]:
-    """The formats there is code for, on this target."""
-    return {"int8": Int8Tile(), "int4": Int4TileAvx2() if "+avx2" in target_features() else Int4Tile()}
+def tile_codes(target: Target | None = None) -> dict[FormatName, TileCode]:
+    """The formats there is code for, on this process's target or another."""
+    return {"int8": Int8Tile(), "int4": Int4TileInWords() if has_words(target or numba_target()) else Int4Tile()}
 
 
 @cache
-def compiled_tile(name: FormatName) -> tuple[TileAddresses, Any]:
+def compiled_tile(name: FormatName) -> tuple[TileAddresses, Library]:
     """The functions' addresses, and the library that must live as long as they are used."""
-    code = tile_codes()[name]
-    library = codegen().create_library(f"thermocline.tile.{name}")
-    module = library.create_ir_module(f"tile.{name}")
-    names = [_emit(module, f"thermocline_{name}{emit.__name__}", code, emit) for emit in (emit_unpack, emit_multiply)]
-    with global_compiler_lock:
-        library.add_ir_module(module)
-        library.finalize()
-    unpack, multiply = (library.get_pointer_to_function(each) for each in names)
-    return TileAddresses(unpack, multiply, code.bias), library
+    made = library(f"tile-{name}", lambda target: emitted_tile(name, target))
+    return tile_addresses(name, made), made
 
 
-def _emit(module: Any, name: str, code: TileCode, emit: Callable[[TileCode, Builder, Tile], None]) -> str:
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [I64]), name)
-    builder = ir.IRBuilder(function.append_basic_block("entry"))
-    emit(code, builder, Tile(builder, function.args[0]))
-    builder.ret_void()
-    return name
+def tile_addresses(name: FormatName, made: Library) -> TileAddresses:
+    """Where a library of `emitted_tile` has the functions."""
+    unpack, multiply = (made.address(_function(name, emit)) for emit in EMITS)
+    return TileAddresses(unpack, multiply, tile_codes()[name].bias)
+
+
+def emitted_tile(name: FormatName, target: Target) -> Module:
+    """Both functions, as `target` can run them."""
+    module = Module(f"tile.{name}", target)
+    for emit in EMITS:
+        function = ir.Function(module, ir.FunctionType(ir.VoidType(), [I64]), _function(name, emit))
+        builder = ir.IRBuilder(function.append_basic_block("entry"))
+        emit(tile_codes(target)[name], builder, Tile(builder, function.args[0]))
+        builder.ret_void()
+    return module
+
+
+def _function(name: FormatName, emit: Callable[..., None]) -> str:
+    return f"thermocline_{name}_{emit.__name__}"

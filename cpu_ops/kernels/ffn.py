@@ -13,8 +13,10 @@ from cpu_ops.kernels.activation import GATED, GATED_BOTH, PLAIN, activate
 from cpu_ops.kernels.compile import SERIAL_WEIGHTS, inner, kernel, native
 from cpu_ops.kernels.region import in_parallel, use_threads
 from cpu_ops.kernels.rows import (
+    IN_ORDER,
     INPUT,
     ROWS,
+    SCATTERED,
     address_of,
     ask,
     axpys,
@@ -65,7 +67,7 @@ def _predict(bank: Any, call: Any, part: int, chosen: Indices, marks: Indices) -
     count = 0
     for block in range(part, (bank.n + BLOCK - 1) // BLOCK, call.parts):
         for i in range(block * BLOCK, min((block + 1) * BLOCK, bank.n)):
-            products(bank.outward, i, call.inside_prepared, call.inside_stride, call.tokens, address_of(scores), 4)
+            products(bank.outward, i, IN_ORDER, call.inside_prepared, call.inside_stride, call.tokens, address_of(scores), 4)
             mark = np.int64(0)
             for token in range(call.tokens):
                 mark |= np.int64(scores[token] >= bank.predicted_from) << token
@@ -78,9 +80,10 @@ def _predict(bank: Any, call: Any, part: int, chosen: Indices, marks: Indices) -
 def _select(bank: Any, call: Any, chosen: Indices, marks: Indices, h: Floats, passed: Indices) -> int:
     """Activations of `first` for the chosen neurons; those that pass for some token are kept, and what is read next asked for."""
     tokens, count = call.tokens, 0
+    far = SCATTERED if bank.outward.n > 0 else IN_ORDER
     for place in range(len(chosen)):
         i, mark = chosen[place], marks[place]
-        products(bank.first, i, call.prepared, call.prepared_stride, tokens, address_of(h) + count * tokens * 4, 4)
+        products(bank.first, i, far, call.prepared, call.prepared_stride, tokens, address_of(h) + count * tokens * 4, 4)
         bias = floats_at(bank.first_bias, bank.n)[i] if bank.first_bias != 0 else np.float32(0.0)
         passes = False
         for token in range(tokens):
@@ -122,11 +125,11 @@ def _second(bank: Any, call: Any, i: int, h: Floats, z: int) -> None:
     for token in range(tokens):
         wanted += h[token] != 0
     if 2 * wanted > tokens:
-        products(bank.second, i, call.prepared, call.prepared_stride, tokens, z, 4)
+        products(bank.second, i, SCATTERED, call.prepared, call.prepared_stride, tokens, z, 4)
         return
     for token in range(tokens):
         if h[token] != 0:
-            products(bank.second, i, call.prepared + token * call.prepared_stride, call.prepared_stride, 1, z + 4 * token, 4)
+            products(bank.second, i, SCATTERED, call.prepared + token * call.prepared_stride, call.prepared_stride, 1, z + 4 * token, 4)
 
 
 @inner

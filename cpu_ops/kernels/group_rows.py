@@ -37,7 +37,7 @@ from cpu_ops.kernels.row_code import Row, RowCode
 from models.bits import GROUP
 
 HALF = GROUP // 2
-AHEAD_BYTES = 1024  # asked for ahead of a row read in order: a third faster; `up` of a gathered neuron reaches into its `down`
+NEAR_BYTES = 512  # ahead of a row, asked for into the first cache
 TOGETHER = 8  # groups whose scales are decoded as one vector
 ORDER = (0, 2, 4, 6, 1, 3, 5, 7)  # of eight scales
 SUMS = 4  # int32 of a group's product
@@ -157,13 +157,22 @@ class GroupRowCode(RowCode):
         return Met(halves, self.starts(builder, halves))
 
     def _prefetch_ahead(self, builder: Builder, row: Row, first: Value, count: int) -> None:
-        ahead = builder.add(offset(builder, row.weights, first, self.group_bytes), constant(I64, AHEAD_BYTES))
-        for line in range(count * self.group_bytes // CACHE_LINE):
-            prefetch(builder, builder.add(ahead, constant(I64, line * CACHE_LINE)))
+        """Far ahead into the second cache, scales too: they lie in one stretch with the weights. Then into the first."""
+        near = builder.add(offset(builder, row.weights, first, self.group_bytes), constant(I64, NEAR_BYTES))
+        _ask_lines(builder, near, count * self.group_bytes // CACHE_LINE, level=1)
+        if row.far is not None and count == TOGETHER:
+            record_bytes = self.group_bytes + 2
+            far = builder.add(offset(builder, row.weights, first, record_bytes), row.far)
+            _ask_lines(builder, far, -(-count * record_bytes // CACHE_LINE), level=2)
 
     def _scales(self, builder: Builder, row: Row, first: Value, count: int) -> Value:
         bits = load(builder, offset(builder, row.scales, first, 2), vector(I16, count))
         return halves_to_floats(builder, _ordered(builder, bits))
+
+
+def _ask_lines(builder: Builder, address: Value, lines: int, *, level: int) -> None:
+    for line in range(lines):
+        prefetch(builder, builder.add(address, constant(I64, line * CACHE_LINE)), level)
 
 
 class _Sums:

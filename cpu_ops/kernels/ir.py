@@ -88,11 +88,11 @@ def multiply_add(builder: Builder, a: Value, b: Value, c: Value) -> Value:
     return builder.call(fmuladd, (a, b, c))
 
 
-def prefetch(builder: Builder, address: Value) -> None:
-    """Asks for one cache line, to be read once soon."""
+def prefetch(builder: Builder, address: Value, level: int = 1) -> None:
+    """Asks for one cache line, to be read soon, into the first cache or the second."""
     kind = ir.FunctionType(ir.VoidType(), [I8.as_pointer(), I32, I32, I32])
     ask = builder.module.declare_intrinsic("llvm.prefetch.p0", fnty=kind)
-    read, keep, data = constant(I32, 0), constant(I32, 3), constant(I32, 1)
+    read, keep, data = constant(I32, 0), constant(I32, 4 - level), constant(I32, 1)
     builder.call(ask, (pointer(builder, address, I8), read, keep, data))
 
 

@@ -4,7 +4,7 @@ import numpy as np
 
 from cpu_ops.kernels.compile import SERIAL_WEIGHTS, inner, kernel
 from cpu_ops.kernels.region import in_parallel
-from cpu_ops.kernels.rows import INPUT, block_at, prepare_all, products, rows_at
+from cpu_ops.kernels.rows import IN_ORDER, INPUT, block_at, prepare_all, products, rows_at
 
 PARTS = 48  # pieces of a matrix: equal shares for 2, 3, 4, 6, 8, 12 and 16 threads
 
@@ -18,7 +18,7 @@ def _linear_part(address: int, part: int) -> None:
     call = call_at(address)
     rows = rows_at(call.rows)
     for i in range(part * rows.n // PARTS, (part + 1) * rows.n // PARTS):
-        products(rows, i, call.prepared, call.prepared_stride, call.tokens, call.out + 4 * i, 4 * rows.n)
+        products(rows, i, IN_ORDER, call.prepared, call.prepared_stride, call.tokens, call.out + 4 * i, 4 * rows.n)
 
 
 @kernel

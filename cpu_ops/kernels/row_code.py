@@ -20,10 +20,14 @@ DOTS_TOGETHER = 4  # tokens that meet a row in one pass over it
 
 
 class Row(NamedTuple):
-    """A row, or an input vector: addresses of its weights (or values) and of its scales, as IR values."""
+    """A row, or an input vector: addresses of its weights (or values) and of its scales, as IR values.
+
+    `far`: how many bytes ahead memory is asked for while the row is read; None: it is not.
+    """
 
     weights: Value
     scales: Value
+    far: Value | None = None
 
 
 class RowCode(ABC):
@@ -80,7 +84,8 @@ class Addresses(NamedTuple):
     dots(row, x, x_stride, x_scales, x_scales_stride, tokens, out, out_stride, k): `dot` with each token, the same bits; strides in bytes.
     axpys(rows, factors, count, raw, k): raw += factor · row, in order; at the addresses lie int64 [count, 2], float32 [count].
     settle(raw, out, k).
-    prepare(x, x_scales, prepared, k) for products(row, prepared, prepared_stride, tokens, out, out_stride, k): the bits of `dots`.
+    prepare(x, x_scales, prepared, k) for products(row, far, prepared, prepared_stride, tokens, out, out_stride, k):
+    the bits of `dots`, while what lies `far` bytes ahead is asked for.
     ask(row, k) prefetches every cache line of a row, its scales too.
     """
 
@@ -168,17 +173,17 @@ def _prepare(code: RowCode) -> Any:
 
 def _products(code: RowCode) -> Any:
     def body(builder: Builder, *arguments: Value) -> None:
-        weights, scales, prepared, stride, tokens, out, out_stride, k = arguments
+        weights, scales, far, prepared, stride, tokens, out, out_stride, k = arguments
 
         def some(places: list[Value]) -> None:
             xs = [_at(builder, prepared, place, stride) for place in places]
-            for place, result in zip(places, code.products(builder, Row(weights, scales), xs, k), strict=True):
+            for place, result in zip(places, code.products(builder, Row(weights, scales, far), xs, k), strict=True):
                 store(builder, result, _at(builder, out, place, out_stride))
 
         _in_blocks(builder, tokens, DOTS_TOGETHER, some)
         builder.ret_void()
 
-    return VOID, [I64] * 8, body
+    return VOID, [I64] * 9, body
 
 
 def _axpys(code: RowCode) -> Any:

@@ -65,10 +65,10 @@ def products(rows: Rows, x: Input) -> Tensor:
     """float32 [T, n], through prepared tokens."""
     name, out = rows.format.name, torch.empty(len(x), len(rows))
     prepared = prepare(name, x, rows.k)
-    call = _procedure(functions(name).products, 8)
+    call = _procedure(functions(name).products, 9)
     for i in range(len(rows)):
         stride = prepared.stride(0) * prepared.element_size()
-        call(*row_at(rows, i), prepared.data_ptr(), stride, len(x), out[:, i:].data_ptr(), 4 * len(rows), rows.k)
+        call(*row_at(rows, i), 0, prepared.data_ptr(), stride, len(x), out[:, i:].data_ptr(), 4 * len(rows), rows.k)
     return out
 
 

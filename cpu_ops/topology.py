@@ -1,5 +1,6 @@
 """Which cores this process may use, and the threads that kernels run on. Reads /proc and /sys; measures nothing."""
 
+import ctypes
 import logging
 import os
 from collections.abc import Iterable, Iterator, Set
@@ -12,6 +13,7 @@ import torch
 
 LOG = logging.getLogger(__name__)
 ROOT = Path("/")
+OMP_PAUSE_SOFT = 1  # settings stay
 SLOW = 0.6  # of the fastest core's strength: little Arm cores have a third, turbo bins of equal cores differ by a tenth
 
 
@@ -102,6 +104,17 @@ def set_threads(count: int | None = None) -> int:
     numba.set_num_threads(count)
     torch.set_num_threads(count)
     return count
+
+
+def release_threads() -> None:
+    """Ends the calling thread's team; its next region makes a new one. Call it before another thread takes over computing.
+
+    Kernels and torch share one OpenMP, which keeps a team for each thread that ever entered a region, and lets no team wait awake
+    for its next region once all teams together outnumber the cores: 270 µs for a small product instead of 80.
+    """
+    release = getattr(ctypes.CDLL(None), "omp_pause_resource_all", None)  # OpenMP 5.0; torch puts its library where all can see it
+    if release is not None:
+        release(OMP_PAUSE_SOFT)
 
 
 def _numba_threads() -> int:

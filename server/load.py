@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 import cpu_ops
 import gpu_ops
-from cpu_ops.topology import set_threads
+from cpu_ops.topology import release_threads, set_threads
 from gpu_ops.transfer import Staging
 from models.arena import Arena, neurons_room, spine_room
 from models.errors import BadArtefact
@@ -58,7 +58,7 @@ class Ready:
 
 
 def load(config: Config) -> Ready:
-    """Everything that has to be there before the first request. Raises the errors of `models.errors`."""
+    """Everything that has to be there before the first request, which another thread may compute. Raises the errors of `models.errors`."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cpu":
         print(NO_GPU if config.vram_bytes is None else f"{NO_GPU} --vram has no effect.")
@@ -72,6 +72,7 @@ def load(config: Config) -> Ready:
     formats = model.manifest.formats
     cpu_ops.warm_up((formats.neurons, formats.spine, formats.embedding))
     warm_up(forward, min(config.prompt_chunk, plan.question.context))
+    release_threads()
     engine = Engine(forward, Scheduler(config.slots, config.prompt_chunk), plan.question.context)
     return Ready(engine, plan, model.manifest, tokenizer)
 

@@ -1,9 +1,31 @@
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numba
 import pytest
 
 from cpu_ops import topology
+
+ONE_TEAM = """
+import os
+import torch
+from cpu_ops.norm import norm
+from cpu_ops.topology import release_threads, set_threads, threading_layer
+
+def threads_after(work):
+    work()
+    return set(os.listdir("/proc/self/task"))
+
+torchs, ours = (lambda: torch.randn(2**20).exp()), (lambda: norm(torch.ones(64, 4096), torch.ones(4096), 1e-5))
+assert set_threads(2) == 2
+ours(), torchs()  # from here on nothing is loaded any more
+released, beside_torchs, both = threads_after(release_threads), threads_after(torchs), threads_after(ours)
+again, alone = threads_after(release_threads), threads_after(ours)
+left = threads_after(release_threads) & (alone - again)
+print(threading_layer(), bool(beside_torchs - released), len(both - beside_torchs), bool(alone - again), len(left))
+"""
 
 
 def machine(root: Path, files: dict[str, str]) -> Path:
@@ -103,3 +125,12 @@ def test_a_slow_threading_layer_is_said_aloud(caplog: pytest.LogCaptureFixture) 
     assert not caplog.messages
     topology.check_threading_layer("workqueue")
     assert "workqueue" in caplog.text
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts threads in /proc")
+@pytest.mark.parametrize("first", ["import numba; numba.get_num_threads()", "import torch"])
+def test_kernels_and_torch_share_one_team_whichever_was_loaded_first_and_it_can_be_released(first: str) -> None:
+    """torch brings a libgomp of its own; were it another than Numba's, two teams of threads would wait awake on the same cores."""
+    environment = os.environ | {"NUMBA_NUM_THREADS": "2"}
+    done = subprocess.run([sys.executable, "-c", first + ONE_TEAM], env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout == "omp True 0 True 0\n", done.stderr

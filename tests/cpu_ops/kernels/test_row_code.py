@@ -79,6 +79,27 @@ def test_a_scale_that_is_no_number_spoils_its_group_and_no_other(name: FormatNam
         assert torch.equal(product.isfinite().all(0), torch.arange(5) != 2)
 
 
+@pytest.mark.parametrize("name", ["int4", "int8"])
+def test_every_float16_is_a_scale(name: FormatName) -> None:
+    """Zero, subnormal, normal, largest, infinite, NaN: a group for each, all its weights 1."""
+    scales = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(torch.float16)
+    one = {"int4": torch.tensor(0x99, dtype=torch.uint8), "int8": torch.tensor(1, dtype=torch.int8)}[name]
+    rows = Rows(FORMATS[name], len(scales) * GROUP, (one.repeat(1, BITS[name].weight * len(scales) * GROUP // 8), scales.unsqueeze(0)))
+    raw = raw_sums(rows)
+    axpys(rows, [0], torch.ones(1), raw)
+    expected = scales.float() if name == "int8" else torch.where(scales.isinf(), torch.nan, scales.float())  # 9 − 8 infinities
+    torch.testing.assert_close(settled(rows, raw), expected.repeat_interleave(GROUP), rtol=0, atol=0, equal_nan=True)
+
+
+def test_the_extreme_bytes_do_not_saturate() -> None:
+    """int8 weights of −128 against inputs of ±127: the largest sums that 16 bits have to hold."""
+    k = 11 * GROUP
+    rows = Rows(FORMATS["int8"], k, (torch.full((1, k), -128, dtype=torch.int8), torch.ones(1, 11, dtype=torch.float16)))
+    for value in (127, -127):
+        x = Input(torch.full((1, k), value, dtype=torch.int8), torch.ones(1, 11))
+        assert every_dot(rows, x).item() == products(rows, x).item() == -128 * value * k
+
+
 @pytest.mark.parametrize("name", ["bf16", "float32"])
 def test_a_weight_that_is_no_number_spoils_its_column_and_no_other(name: FormatName) -> None:
     weights = random(5, 75)

@@ -1,0 +1,67 @@
+"""A whole process with a narrower instruction set: Numba's kernels too, which take no other target than the process's."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import cpu_ops
+from cpu_ops.tiles import decode
+from models.bank import NeuronBank
+from models.bits import FORMAT_NAMES
+from models.spec import FfnRule
+from tests.cpu_ops.kernels.examples import results, rows_and_input
+
+ROOT = Path(__file__).parents[3]
+HERE = "tests.cpu_ops.kernels.test_feature_sets"
+
+
+def of_functions(*, exact: bool) -> Tensor:
+    """Through every function of every format."""
+    return torch.cat([results(*rows_and_input(name, exact=exact)) for name in FORMAT_NAMES])
+
+
+def of_kernels() -> Tensor:
+    """Through the kernels around them."""
+    parts = []
+    for name in FORMAT_NAMES:
+        rows, x = rows_and_input(name, exact=False)
+        bank = NeuronBank(rows, rows, rows)
+        parts += [cpu_ops.linear(rows, x), cpu_ops.ffn(bank, x, FfnRule("gated", "relu")), decode(rows)]
+    return torch.cat([part.flatten() for part in parts])
+
+
+def everything() -> Tensor:
+    return torch.cat([of_functions(exact=True), of_functions(exact=False), of_kernels()])
+
+
+def in_a_process(narrowed: dict[str, str], folder: Path) -> Tensor:
+    """Asking the target for an instruction it lacks would end the process."""
+    there = folder / "results.bin"
+    program = f"from {HERE} import everything; open({str(there)!r}, 'wb').write(everything().numpy().tobytes())"
+    environment = {**os.environ, **narrowed, "THERMOCLINE_HOME": str(folder)}
+    subprocess.run([sys.executable, "-c", program], check=True, env=environment, cwd=ROOT)
+    return torch.frombuffer(bytearray(there.read_bytes()), dtype=torch.float32)
+
+
+each_set = pytest.mark.parametrize(
+    "narrowed",
+    [
+        pytest.param({"NUMBA_CPU_NAME": "generic"}, id="generic"),
+        pytest.param({"NUMBA_CPU_NAME": "x86-64-v2", "NUMBA_CPU_FEATURES": "+ssse3,+sse4.1,+sse4.2"}, id="ssse3"),
+        pytest.param({"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx2,+fma,-f16c"}, id="without-f16c"),
+    ],
+)
+
+
+@pytest.mark.slow
+@each_set
+def test_a_narrower_process_gives_the_same_numbers(tmp_path: Path, narrowed: dict[str, str]) -> None:
+    theirs, ours = in_a_process(narrowed, tmp_path), everything()
+    exact = len(of_functions(exact=True))
+    assert torch.equal(theirs[:exact], ours[:exact])
+    torch.testing.assert_close(theirs[exact:], ours[exact:], rtol=1e-5, atol=1e-5)

@@ -119,7 +119,7 @@ def build_step(works: list[Work]) -> Step:
     slots = [work.sequence.slot for work in works for _ in range(work.count)]
     ends = accumulate(work.count for work in works)
     wanted = [end - back for work, end in zip(works, ends, strict=True) for back in range(rows_wanted(work), 0, -1)]
-    return Step(*(torch.tensor(column, dtype=torch.int64) for column in (tokens, positions, slots, wanted)))
+    return Step(*(torch.from_numpy(np.array(column, dtype=np.int64)) for column in (tokens, positions, slots, wanted)))
 
 
 def rows_wanted(work: Work) -> int:

@@ -61,8 +61,7 @@ def shortlist(logits: Floats, params: Params) -> tuple[Ids, Floats]:
         ids = ids[scaled[ids] >= np.log(params.min_p)]
     weights = np.exp(scaled[ids])
     if params.top_p < 1:
-        order = np.argsort(-weights, kind="stable")
-        kept = order[: nucleus(weights[order], params.top_p)]
+        kept = nucleus(weights, params.top_p)
         ids, weights = ids[kept], weights[kept]
     return ids, weights
 
@@ -74,10 +73,15 @@ def likeliest(values: Floats, count: int) -> Ids:
     return above[np.argsort(-values[above], kind="stable")][:count]
 
 
-def nucleus(weights: Floats, share: float) -> int:
-    """How many of the falling `weights` it takes to reach `share` of their sum; at least one."""
-    covered = np.cumsum(weights)
-    return min(int((covered < share * covered[-1]).sum()) + 1, len(weights))
+def nucleus(weights: Floats, share: float) -> Ids:
+    """The fewest places whose `weights` reach `share` of the sum, heaviest first; at least one.
+
+    Weights below their even part of what may be missing are in sum too little to matter: the others are few, and sorted.
+    """
+    total = weights.sum()
+    heavy = np.flatnonzero(weights >= (1 - share) * total / len(weights))
+    order = heavy[np.argsort(-weights[heavy], kind="stable")]
+    return order[: int((np.cumsum(weights[order]) < share * total).sum()) + 1]
 
 
 def pick(weights: Floats, uniform: float) -> int:

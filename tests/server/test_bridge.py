@@ -8,7 +8,8 @@ import pytest
 
 from models.tokenizer import Tokenizer
 from server.bridge import Bridge, Closed, Job, QueueFull
-from server.engine import StepFailed
+from server.engine import Engine, StepFailed
+from server.scheduler import Scheduler
 from server.sequence import Delta, Params, Sequence
 from tests.server.fakes import GatedModel, MemoryModel, build_sequence, greedy, running_service
 
@@ -118,3 +119,26 @@ def test_a_stopped_bridge_takes_nothing(tokenizer: Tokenizer) -> None:
         assert service.bridge.stop(10)
         assert not service.bridge.alive
         within(story(service.bridge))
+
+
+class WatchedEngine(Engine):
+    """Counts how often the engine thread looks whether there is work."""
+
+    looks = 0
+
+    @property
+    def idle(self) -> bool:
+        self.looks += 1
+        return super().idle
+
+
+def test_the_engine_thread_sleeps_until_there_is_work_and_wakes_once_for_each_command(tokenizer: Tokenizer) -> None:
+    async def story(bridge: Bridge) -> None:
+        await finished(bridge.submit(some(tokenizer, 1, params=Params(max_tokens=1))))
+
+    engine = WatchedEngine(MemoryModel(), Scheduler(slots=2, chunk=8), context=64)
+    bridge = Bridge(engine, slots=2, queue_size=4, prepare=list)
+    bridge.start()
+    within(story(bridge))
+    assert bridge.stop(10)
+    assert engine.looks == 4  # asleep in the queue; is there a second command?; is a step due?; asleep again, until told to stop

@@ -1,12 +1,24 @@
 """`server` and `thermocline` at the command line: every mistake is one line and exit code 2, before anything is loaded."""
 
+import asyncio
 from collections.abc import Sequence
+from types import SimpleNamespace
 
+import numba
 import pytest
+import torch
+from torch import Tensor
 
+import server.cli
+from cpu_ops.topology import set_threads
+from models.step import Step
+from models.tokenizer import Tokenizer
+from server.bridge import Bridge
 from server.cli import build_parser, main, umbrella
 from server.config import read_config
 from server.listening import listening
+from server.sequence import Params
+from tests.server.fakes import MemoryModel, build_engine, build_sequence
 
 
 def complaint(argv: Sequence[str], capsys: pytest.CaptureFixture[str]) -> str:
@@ -69,3 +81,37 @@ def test_the_umbrella_hands_on_and_names_what_there_is(capsys: pytest.CaptureFix
     assert "'placemat' is not a command" in capsys.readouterr().err
     assert umbrella(["server", "run", "--vram", "8"]) == 2
     assert "has no unit" in capsys.readouterr().err
+
+
+class CountingModel(MemoryModel):
+    """Notes how many threads kernels and torch have where it is called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.threads: set[tuple[int, int]] = set()
+
+    def __call__(self, step: Step) -> Tensor:
+        self.threads.add((numba.get_num_threads(), torch.get_num_threads()))
+        return super().__call__(step)
+
+
+@pytest.mark.parametrize("asked", [1, 2])
+def test_threads_asked_for_reach_kernels_and_torch_where_the_model_runs(
+    tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch, asked: int
+) -> None:
+    model, most = CountingModel(), set_threads()
+
+    async def one_request(bridge: Bridge) -> None:
+        sequence, _ = build_sequence(tokenizer, [1, 2], Params(max_tokens=3))
+        assert [delta.finish async for _, delta in bridge.submit((sequence,)).events()][-1] == "length"
+
+    monkeypatch.setattr(server.cli, "load", lambda config: SimpleNamespace(engine=build_engine(model), plan=None))
+    monkeypatch.setattr(server.cli, "report", str)
+    monkeypatch.setattr(server.cli, "welcome", lambda url, ready: url)
+    monkeypatch.setattr(server.cli, "service_of", lambda ready, bridge: bridge)
+    monkeypatch.setattr(server.cli, "serve", lambda bridge, taken, drain: asyncio.run(asyncio.wait_for(one_request(bridge), 20)))
+    try:
+        assert main(["run", "--port", "0", "--threads", str(asked)]) == 0
+    finally:
+        set_threads()
+    assert model.threads == {(min(asked, most),) * 2}

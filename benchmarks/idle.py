@@ -1,0 +1,90 @@
+"""What a server costs that nobody asks, and what it gives to the one who does: one line, and one JSON line at the end.
+
+    python -m benchmarks.idle [--model MODEL] [--seconds N]
+
+A real `server run` in a process of its own streams a few completions, one after the other; then its processor time is read before
+and after some seconds of silence. Tokens per second are the server's own count, as its clients see it.
+"""
+
+import argparse
+import json
+import re
+import statistics
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import psutil
+
+from models.command import run
+from models.errors import ThermoclineError
+from models.paths import BUNDLED_NAME
+
+START = "import sys; from server.cli import main; sys.exit(main())"
+TOKENS = 200
+STREAMS = 5
+SETTLE_SECONDS = 0.5  # OpenMP's threads wait awake for some milliseconds, the connection closes
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="benchmarks.idle", description="Processor time of a server that nobody asks.")
+    parser.add_argument("--model", default=BUNDLED_NAME, help="default: %(default)s")
+    parser.add_argument("--seconds", type=float, default=10, help="of silence (default: %(default)s)")
+    args = parser.parse_args(argv)
+    return run(lambda: benchmark(args))
+
+
+def benchmark(args: argparse.Namespace) -> int:
+    with serving(args.model) as (process, url):
+        speeds = [streamed_per_second(url) for _ in range(STREAMS)]
+        time.sleep(SETTLE_SECONDS)
+        busy_seconds = idle_cost(process, args.seconds)
+    share, speed = busy_seconds / args.seconds, statistics.median(speeds)
+    print(f"{busy_seconds:.2f} s of processor time in {args.seconds:g} s of silence; {speed:.0f} tokens/s before that")
+    spread = [round(min(speeds), 1), round(max(speeds), 1)]
+    found = {"busy_seconds": busy_seconds, "idle_seconds": args.seconds, "share_of_a_core": round(share, 5)}
+    print(json.dumps({"benchmark": "idle", "model": args.model, **found, "streamed_per_second": round(speed, 1), "streamed_range": spread}))
+    return 0
+
+
+@contextmanager
+def serving(model: str) -> Iterator[tuple[psutil.Process, str]]:
+    """A ready server and the address of its API."""
+    command = [sys.executable, "-c", START, "run", model, "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout is not None
+        try:
+            url = next((match[1] for line in process.stdout if (match := re.search(r"ready at (\S+)\.", line))), None)
+            if url is None:
+                raise ThermoclineError(f"`server run {model}` ended before it was ready")
+            yield psutil.Process(process.pid), url
+        finally:
+            process.terminate()
+
+
+def streamed_per_second(url: str) -> float:
+    """Tokens per second of one greedy stream, by the timings in its last event."""
+    body = {"prompt": "import os\n", "max_tokens": TOKENS, "temperature": 0, "ignore_eos": True, "stream": True}
+    request = urllib.request.Request(f"{url}/completions", json.dumps(body).encode(), {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request) as answer:
+        events = [line for line in answer if line.startswith(b"data: {")]
+    return float(json.loads(events[-1].removeprefix(b"data: "))["timings"]["predicted_per_second"])
+
+
+def idle_cost(process: psutil.Process, seconds: float) -> float:
+    """Seconds of processor time that all threads of `process` take while the clock goes on by `seconds`; in ticks of 10 ms."""
+    before = busy(process)
+    time.sleep(seconds)
+    return round(busy(process) - before, 3)
+
+
+def busy(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from cpu_ops.describe import CODES, Block, check_meets, input_places, rows_block, run
 from cpu_ops.kernels.activation import rule_codes
-from cpu_ops.kernels.ffn import BANK, parts_of
+from cpu_ops.kernels.ffn import BANK, parts_of, run_of
 from cpu_ops.kernels.ffn import ffn as ffn_kernel
 from cpu_ops.kernels.rows import ROWS
 from cpu_ops.linear import linear
@@ -102,7 +102,7 @@ def describe_bank(bank: NeuronBank, rule: FfnRule, predictor: Predictor | None) 
     for name, bias in zip(("first_bias", "second_bias"), biases, strict=True):
         assert bias is None or bias.is_contiguous()
         block[name] = 0 if bias is None else bias.data_ptr()
-    block["n"] = len(bank)
+    block["n"], block["run"] = len(bank), run_of(len(bank))
     block["kind"], block["activation"] = rule_codes(rule)
     block["threshold"] = rule.threshold
     block["predicted_from"] = 0.0 if predictor is None else predictor.threshold

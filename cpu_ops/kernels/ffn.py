@@ -1,6 +1,6 @@
 """The naked loops of a bank's FFN on few tokens: (predict,) gate, select, up, down in one parallel region, a merge in a second.
 
-Neurons are dealt in blocks to parts, each with raw sums of its own; the parts are merged in their order. So a token's bits
+Neurons are dealt in runs to parts, each with raw sums of its own; the parts are merged in their order. So a token's bits
 depend on the bank alone: not on the threads, not on the other tokens of the call.
 """
 
@@ -16,7 +16,6 @@ from cpu_ops.kernels.rows import (
     IN_ORDER,
     INPUT,
     ROWS,
-    SCATTERED,
     address_of,
     ask,
     axpys,
@@ -33,7 +32,8 @@ Floats = np.ndarray[Any, np.dtype[np.float32]]
 Indices = np.ndarray[Any, np.dtype[np.int64]]
 
 PARTS = 24  # at most: 2, 3, 4, 6, 8 and 12 threads get equal shares, and merging costs 2 % of a 7B layer's bytes
-BLOCK = 16  # neurons dealt at once: hot neurons come first, so long runs would give one thread all the work
+RUN = 64  # neurons dealt at once, at most: hot neurons come first, so longer runs would give one thread all the work
+BLOCK = 16  # neurons looked at before what they ask for is read
 WAITING = 8  # rows of `down` that are added in one go
 ROOM = WAITING + BLOCK
 PIECES = 24  # of the merge
@@ -42,7 +42,7 @@ PIECES = 24  # of the merge
 # is not read). Biases are addresses of float32 [n], or 0. `outward` are the predictor's rows, its n 0 where there is none.
 BANK = np.dtype(
     [("first", ROWS), ("second", ROWS), ("down", ROWS), ("outward", ROWS)]
-    + [(name, np.int64) for name in ("first_bias", "second_bias", "n", "kind", "activation")]
+    + [(name, np.int64) for name in ("first_bias", "second_bias", "n", "run", "kind", "activation")]
     + [("threshold", np.float64), ("predicted_from", np.float64)]
 )
 # One call: the bank's block; x and what the predictor multiplies with, and where both are laid out for `products`; raw sums float32
@@ -60,13 +60,19 @@ def parts_of(neurons: int) -> int:
     return max(1, min(PARTS, neurons // (4 * BLOCK)))
 
 
+def run_of(neurons: int) -> int:
+    """How many neurons are dealt at once, so that every part gets as many runs."""
+    parts = parts_of(neurons)
+    return -(-neurons // (parts * -(-neurons // (parts * RUN))))
+
+
 @inner
 def _predict(bank: Any, call: Any, part: int, chosen: Indices, marks: Indices) -> int:
     """The part's neurons that are predicted to fire for some token, and for which: bit t of a mark is token t."""
     scores = np.empty(call.tokens, np.float32)
     count = 0
-    for block in range(part, (bank.n + BLOCK - 1) // BLOCK, call.parts):
-        for i in range(block * BLOCK, min((block + 1) * BLOCK, bank.n)):
+    for begin in range(part * bank.run, bank.n, call.parts * bank.run):
+        for i in range(begin, min(begin + bank.run, bank.n)):
             products(bank.outward, i, IN_ORDER, call.inside_prepared, call.inside_stride, call.tokens, address_of(scores), 4)
             mark = np.int64(0)
             for token in range(call.tokens):
@@ -77,12 +83,12 @@ def _predict(bank: Any, call: Any, part: int, chosen: Indices, marks: Indices) -
 
 
 @inner
-def _select(bank: Any, call: Any, chosen: Indices, marks: Indices, h: Floats, passed: Indices) -> int:
-    """Activations of `first` for the chosen neurons; those that pass for some token are kept, and what is read next asked for."""
-    tokens, count = call.tokens, 0
-    far = SCATTERED if bank.outward.n > 0 else IN_ORDER
-    for place in range(len(chosen)):
+def _select(bank: Any, call: Any, chosen: Indices, marks: Indices, begin: int, end: int, ahead: int, h: Floats, passed: Indices) -> int:
+    """Activations of `first` for chosen[begin:end]; those that pass for some token are kept, and what is read next asked for."""
+    tokens, count, last = call.tokens, 0, len(chosen) - 1
+    for place in range(begin, end):
         i, mark = chosen[place], marks[place]
+        far = (chosen[min(place + ahead, last)] - i) * bank.first.weights_stride
         products(bank.first, i, far, call.prepared, call.prepared_stride, tokens, address_of(h) + count * tokens * 4, 4)
         bias = floats_at(bank.first_bias, bank.n)[i] if bank.first_bias != 0 else np.float32(0.0)
         passes = False
@@ -90,10 +96,7 @@ def _select(bank: Any, call: Any, chosen: Indices, marks: Indices, h: Floats, pa
             h[count, token] = activate(h[count, token] + bias, bank) if (mark >> token) & 1 else np.float32(0.0)
             passes |= h[count, token] != 0
         if passes:
-            if bank.kind != PLAIN:
-                ask(bank.second, i)
-            if bank.kind != GATED_BOTH:
-                ask(bank.down, i)
+            ask(bank.down if bank.kind == PLAIN else bank.second, i)
             passed[count] = i
             count += 1
     return count
@@ -106,7 +109,7 @@ def _multiply(bank: Any, call: Any, h: Floats, passed: Indices, count: int) -> N
     z = np.empty(tokens, np.float32)
     for place in range(count):
         i = passed[place]
-        _second(bank, call, i, h[place], address_of(z))
+        _second(bank, call, i, 0 if bank.kind == GATED_BOTH else bank.down.weights - bank.second.weights, h[place], address_of(z))
         bias = floats_at(bank.second_bias, bank.n)[i] if bank.second_bias != 0 else np.float32(0.0)
         fires = False
         for token in range(tokens):
@@ -119,17 +122,17 @@ def _multiply(bank: Any, call: Any, h: Floats, passed: Indices, count: int) -> N
 
 
 @inner
-def _second(bank: Any, call: Any, i: int, h: Floats, z: int) -> None:
+def _second(bank: Any, call: Any, i: int, far: int, h: Floats, z: int) -> None:
     """Row i of `second` with the tokens that h float32 [T] does not silence: all at once where most are, else one by one."""
     tokens, wanted = call.tokens, 0
     for token in range(tokens):
         wanted += h[token] != 0
     if 2 * wanted > tokens:
-        products(bank.second, i, SCATTERED, call.prepared, call.prepared_stride, tokens, z, 4)
+        products(bank.second, i, far, call.prepared, call.prepared_stride, tokens, z, 4)
         return
     for token in range(tokens):
         if h[token] != 0:
-            products(bank.second, i, SCATTERED, call.prepared + token * call.prepared_stride, call.prepared_stride, 1, z + 4 * token, 4)
+            products(bank.second, i, far, call.prepared + token * call.prepared_stride, call.prepared_stride, 1, z + 4 * token, 4)
 
 
 @inner
@@ -157,18 +160,15 @@ def _ffn_part(address: int, part: int) -> None:
     raw_bytes = 4 * bank.down.raw_floats
     sums = call.sums + part * tokens * raw_bytes
     floats_at(sums, tokens * bank.down.raw_floats)[:] = 0
-    own = (bank.n // (BLOCK * call.parts) + 1) * BLOCK
+    own = (bank.n // (bank.run * call.parts) + 1) * bank.run
     chosen, marks = np.empty(own, np.int64), np.empty(own, np.int64)
     found = _predict(bank, call, part, chosen, marks) if bank.outward.n > 0 else _deal(bank, call, part, chosen, marks)
     h, passed = np.empty((BLOCK, tokens), np.float32), np.empty(BLOCK, np.int64)
     rows, factors = np.empty((tokens, ROOM, 2), np.int64), np.empty((tokens, ROOM), np.float32)
     waiting = np.zeros(tokens, np.int64)
+    ahead = IN_ORDER // bank.first.weights_stride + 1
     for first in range(0, found, BLOCK):
-        last = min(first + BLOCK, found)
-        if bank.outward.n > 0:
-            for place in range(last, min(last + BLOCK, found)):
-                ask(bank.first, chosen[place])
-        count = _select(bank, call, chosen[first:last], marks[first:last], h, passed)
+        count = _select(bank, call, chosen[:found], marks, first, min(first + BLOCK, found), ahead, h, passed)
         if bank.kind != PLAIN:
             _multiply(bank, call, h, passed, count)
         for token in range(tokens):
@@ -184,8 +184,8 @@ def _ffn_part(address: int, part: int) -> None:
 def _deal(bank: Any, call: Any, part: int, chosen: Indices, marks: Indices) -> int:
     """All of the part's neurons, for all tokens."""
     count = 0
-    for block in range(part, (bank.n + BLOCK - 1) // BLOCK, call.parts):
-        for i in range(block * BLOCK, min((block + 1) * BLOCK, bank.n)):
+    for begin in range(part * bank.run, bank.n, call.parts * bank.run):
+        for i in range(begin, min(begin + bank.run, bank.n)):
             chosen[count], marks[count] = i, -1
             count += 1
     return count

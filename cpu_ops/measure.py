@@ -1,58 +1,184 @@
-"""What this machine's memory gives these kernels: a clock runs here. Each function takes about a second."""
+"""What the kernels make of this machine's memory, and what they take besides: a clock runs here. Knows no files and no plans.
+
+A buffer is read again and again as a matrix (`linear`) and as a bank (`ffn`) whose biases say which neurons fire. What a call
+takes is fixed seconds and seconds per byte; the first are found from a small and a larger buffer that both fit the cache. Calls
+that are compared take turns, since bandwidth drifts. `cpu_ops/trial.py` measures what a layer takes around its kernels.
+"""
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
-from cpu_ops.describe import input_places, rows_address, run
-from cpu_ops.kernels.gather import gather
+from cpu_ops.ffn import ffn
 from cpu_ops.linear import linear
-from models.bits import FormatName
+from models.arena import allocate
+from models.bank import NeuronBank
+from models.bits import BITS, GROUP, FormatName
 from models.formats import FORMATS, Input
 from models.rows import Rows
+from models.spec import FfnRule
 
-WIDTH = 4096  # weights of a row
-BUFFER_BYTES = 2**28  # far more than caches hold
-BUDGET_SECONDS = 0.5
-SHARE = 0.1  # of the rows, when gathering: what a sparse model's neurons ask for
-
-
-def streaming_bytes_per_second(name: FormatName = "int4", buffer_bytes: int = BUFFER_BYTES) -> float:
-    """Rows read in order, as gates are."""
-    rows, x = _rows(name, buffer_bytes)
-    return rows.nbytes / _median_seconds(lambda: linear(rows, x))
+BUDGET_SECONDS = 0.3  # for calls that take turns
+LEAST_ROUNDS = 3
+TURN_SECONDS = 10e-3  # a small call right after another is a third slower: Python's own code has left the first cache
+MOST_IN_A_TURN = 100
+RULE = FfnRule("gated", "relu")
+FEWEST_NEURONS = 256  # of a small bank: enough that every thread has work
+SMALL_WEIGHTS = 2**18  # of its gate: a region's worth, and little to read
 
 
-def gathering_bytes_per_second(name: FormatName = "int4", buffer_bytes: int = BUFFER_BYTES) -> float:
-    """A tenth of the rows, scattered, as up and down of the neurons that fire are: bytes of those rows alone."""
-    rows, x = _rows(name, buffer_bytes)
-    chosen = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[: max(1, int(SHARE * len(rows)))]
-    which, out = chosen.sort().values, torch.empty(len(chosen))
-    call = (rows_address(rows), *input_places(x), which.data_ptr(), len(which), out.data_ptr())
-    return len(which) * rows.format.row_bytes(rows.k) / _median_seconds(lambda: run(gather, *call))
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """Bytes per second of matrices, of gates when nothing fires, and of what firing adds, at each density."""
+
+    streaming: float
+    scanning: float
+    gathering: tuple[float, ...]
 
 
-def region_seconds() -> float:
-    """One call that computes next to nothing: entering a parallel region, and Python on the way to it."""
-    rows, x = _rows("float32", 4 * WIDTH)
-    return _median_seconds(lambda: linear(rows, x))
+@dataclass(frozen=True, slots=True)
+class WidthPace:
+    """`region_seconds`: of a matrix, over one that is computed on the caller's thread; `bank_seconds`: of a bank, in all."""
+
+    width: int
+    region_seconds: float
+    bank_seconds: float
+    cached: Pace
+    memory: Pace
 
 
-def _rows(name: FormatName, buffer_bytes: int) -> tuple[Rows, Input]:
-    n = max(1, buffer_bytes // FORMATS[name].row_bytes(WIDTH))
-    record = Rows.encode(name, torch.ones(1, WIDTH)).records()
-    return Rows.view(name, WIDTH, record.repeat(n, 1)), FORMATS[name].input(torch.ones(1, WIDTH))
+@dataclass(frozen=True, slots=True)
+class Buffer:
+    """Memory as one matrix of rows that are all ones, and as a bank over the same bytes."""
+
+    matrix: Rows
+    gate: Rows
+    up: Rows
+    down: Rows
+    x: Input
+
+    @classmethod
+    def over(cls, memory: Tensor, name: FormatName, width: int) -> "Buffer":
+        """memory: uint8, which is written over."""
+        row = BITS[name].row_bytes(width)
+        n = max(len(memory) // (3 * row), 1)
+        records = memory[: 3 * n * row].view(3 * n, row)
+        records[:] = Rows.encode(name, torch.ones(1, width)).records()
+        return cls.viewing(records, name, width)
+
+    @classmethod
+    def viewing(cls, records: Tensor, name: FormatName, width: int) -> "Buffer":
+        """records: uint8 [3·n, row], written already."""
+        n, row = len(records) // 3, records.shape[1]
+        pairs = records[n : 3 * n].view(n, 2 * row)
+        parts = (records[: 3 * n], records[:n], pairs[:, :row], pairs[:, row:])
+        matrix, gate, up, down = (Rows.view(name, width, part) for part in parts)
+        return cls(matrix, gate, up, down, FORMATS[name].input(torch.ones(1, width)))
+
+    def multiply(self) -> Callable[[], object]:
+        return lambda: linear(self.matrix, self.x)
+
+    def firing(self, density: float) -> "Firing":
+        return Firing.planted(self, density)
 
 
-def _median_seconds(call: Callable[[], object]) -> float:
-    """The first call warms up; the rest share the budget, three at least."""
-    call()
-    seconds: list[float] = []
-    started = time.perf_counter()
-    while len(seconds) < 3 or (time.perf_counter() - started < BUDGET_SECONDS and len(seconds) < 1000):
-        before = time.perf_counter()
+@dataclass(frozen=True, slots=True)
+class Firing:
+    """A buffer's bank with biases that let `fired` of its neurons fire."""
+
+    bank: NeuronBank
+    x: Input
+    fired: int
+
+    @classmethod
+    def planted(cls, buffer: Buffer, density: float) -> "Firing":
+        """A gate row gives its width: a bias of twice that, taken away, silences a neuron."""
+        n, width = len(buffer.gate), buffer.gate.k
+        fires = torch.rand(n, generator=torch.Generator().manual_seed(0)) < density
+        bias = torch.where(fires, 0.0, -2.0 * width)
+        return cls(NeuronBank(buffer.gate, buffer.up, buffer.down, gate_bias=bias), buffer.x, int(fires.sum()))
+
+    def __call__(self) -> Tensor:
+        return ffn(self.bank, self.x, RULE)
+
+    @property
+    def gathered_bytes(self) -> int:
+        return self.fired * (self.bank.up.format.row_bytes(self.bank.up.k) + self.bank.down.format.row_bytes(self.bank.down.k))
+
+
+def allocate_buffer(nbytes: int) -> Tensor:
+    """uint8 [nbytes], in memory such as weights lie in; one does for all measurements."""
+    return allocate(nbytes)
+
+
+def width_pace(name: FormatName, width: int, memory: Tensor, cached_bytes: int, densities: Sequence[float]) -> WidthPace:
+    """`memory` is the level that no cache holds; its first `cached_bytes` are the one that caches do."""
+    large = Buffer.over(memory, name, width)
+    rows = large.gate.planes[0].shape[0]
+    row = BITS[name].row_bytes(width)
+    few = min(max(SMALL_WEIGHTS // width, FEWEST_NEURONS), rows)
+    records = memory[: 3 * rows * row].view(3 * rows, row)
+    middle, small = (Buffer.viewing(records[: 3 * n], name, width) for n in (min(max(cached_bytes // (3 * row), 2 * few), rows), few))
+    tiny = small.matrix[: max(1, GROUP * GROUP // width)]
+    region, bank, alone = fixed_seconds(small, middle, tiny)
+    cached = pace(middle, region, bank, densities)
+    return WidthPace(width, max(region - alone, 0.0), bank, cached, pace(large, region, bank, densities))
+
+
+def fixed_seconds(small: Buffer, middle: Buffer, tiny: Rows) -> tuple[float, float, float]:
+    """What a matrix and a bank of no bytes would take, by a straight line through two sizes; and a call on a few rows."""
+    calls = (small.multiply(), middle.multiply(), small.firing(0.0), middle.firing(0.0), lambda: linear(tiny, small.x))
+    small_matrix, matrix, small_bank, bank, alone = medians(calls)
+    sizes = len(small.gate), len(middle.gate)
+    return intercept(sizes, small_matrix, matrix), intercept(sizes, small_bank, bank), alone
+
+
+def intercept(sizes: tuple[int, int], small: float, large: float) -> float:
+    """Seconds at size 0 of the line through both; all of the smaller when they are one."""
+    slope = (large - small) / (sizes[1] - sizes[0]) if sizes[1] > sizes[0] else 0.0
+    return min(max(small - slope * sizes[0], 0.0), small)
+
+
+def pace(buffer: Buffer, region_seconds: float, bank_seconds: float, densities: Sequence[float]) -> Pace:
+    """The rates of one level, without the fixed seconds. What firing adds is never read faster than a matrix is."""
+    firings = [buffer.firing(density) for density in densities]
+    matrix, silent, *firing = medians((buffer.multiply(), buffer.firing(0.0), *firings))
+    streaming = rate(buffer.matrix.nbytes, matrix, region_seconds)
+    added = (rate(each.gathered_bytes, seconds, silent) for each, seconds in zip(firings, firing, strict=True))
+    return Pace(streaming, rate(buffer.gate.nbytes, silent, bank_seconds), tuple(min(one, streaming) for one in added))
+
+
+def rate(nbytes: int, seconds: float, without: float) -> float:
+    """Bytes per second of what remains; of a remainder lost in noise, a hundredth of the whole is taken."""
+    return max(nbytes, 1) / max(seconds - without, seconds / 100)
+
+
+def medians(calls: Sequence[Callable[[], object]]) -> list[float]:
+    """Seconds of each call: a round warms up, then they take turns until the budget is spent."""
+    for call in calls:
         call()
-        seconds.append(time.perf_counter() - before)
-    return statistics.median(seconds)
+    found: list[list[float]] = [[] for _ in calls]
+    rounds, end = 0, time.perf_counter() + BUDGET_SECONDS
+    while rounds < LEAST_ROUNDS or time.perf_counter() < end:
+        for call, seconds in zip(calls, found, strict=True):
+            seconds += turn(call)
+        rounds += 1
+    return [statistics.median(seconds) for seconds in found]
+
+
+def turn(call: Callable[[], object]) -> list[float]:
+    """Seconds of calls that fill TURN_SECONDS; the first, which finds what others have left in the caches, counts only when it is all."""
+    first = seconds_of(call)
+    if first >= TURN_SECONDS:
+        return [first]
+    return [seconds_of(call) for _ in range(min(int(TURN_SECONDS / first), MOST_IN_A_TURN) + 1)]
+
+
+def seconds_of(call: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started

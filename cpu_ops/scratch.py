@@ -12,5 +12,6 @@ def scratch(floats: int) -> Tensor:
     """float32 [floats], the calling thread's own, the same memory each time: whoever asks next writes over it."""
     room: Tensor | None = getattr(_KEPT, "room", None)
     if room is None or len(room) < floats:
-        room = _KEPT.room = torch.empty(floats)
+        with torch.inference_mode(mode=False):  # else whoever asks first inside it would leave memory that nobody outside may write
+            room = _KEPT.room = torch.empty(floats)
     return room[:floats]

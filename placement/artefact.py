@@ -17,7 +17,7 @@ from models.paths import home, whole_file
 from placement.budget import Budget, Demand
 from profiles.hardware import HardwareProfile
 
-VERSION = 1
+VERSION = 2  # 1 held hardware with one rate for all formats
 REMEDY = "make it again with `placement solve`"
 
 

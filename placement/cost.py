@@ -5,13 +5,19 @@
     head   = bytes of the head / GPU bandwidth
     G_l(k) = launch + Σ over hot neurons of P(routed)·bytes / GPU bandwidth       hot ones are computed dense, if routed to
     copies = the input down + the partial sum up (each 4·H bytes) + one wait
-    C_l(k) = region + Σ over cold neurons of P(routed)·streamed / streaming bandwidth
-                    + Σ over cold neurons of (P(gate passed)·up + P(fired)·down) / gathering bandwidth
-    streamed = gate row and biases; of a plain FFN, which has no gate, up row and bias, and only `down` is gathered
+    C_l(k) = banks routed to · bank + Σ over cold neurons of P(routed)·scanned / scanning rate
+                    + Σ over cold neurons of (P(gate passed)·up + P(fired)·down) / gathering rate at their density
+    scanned = gate row and biases; of a plain FFN, which has no gate, up row and bias, and only `down` is gathered
+    density = Σ over cold neurons of (P(gate passed) + P(fired)) / 2 ÷ Σ of P(routed); of a plain FFN P(fired) alone
 
 k_l is one of the cuts 0, 64, 128, …, all: that many of the layer's neurons, hottest first, over all its experts. One sequence
-decodes; the KV cache's reading, which grows with the text, is told apart. Without a GPU everything is the CPU's: the spine and
-the head stream at its bandwidth with a region per matrix (4 per layer), there are no copies, and k = 0.
+decodes; the KV cache's reading, which grows with the text, is told apart. Rates are those of the kernels at the rows' format
+and width (`placement/kernels.py`), and of the bytes that the CPU reads again and again: its cold neurons, as if every layer were cut
+alike, and whatever else it computes. Without a GPU everything is the CPU's, there are no copies, and k = 0:
+
+    spine  = bytes of the spine's layers / streaming rate + layer + 3 regions (qkv, attention, o) per layer + step
+    head   = bytes of the head / streaming rate of its format + region
+    full context = bytes of its keys and values / streaming rate of bf16
 """
 
 from collections.abc import Sequence
@@ -21,12 +27,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.manifest import Manifest
+from placement.kernels import SCANNING, STREAMING, Kernels, gathering
 from placement.rates import Rates
 from profiles.hardware import Cpu, HardwareProfile
 
 GROUP = 64  # neurons
 SPINE_LAUNCHES_PER_LAYER = 12  # norms, q, k, v, two rotations, cache, attention, output, two sums, router or its like
-SPINE_REGIONS_PER_LAYER = 4  # q, k, v, output
+SPINE_REGIONS_PER_LAYER = 3  # q, k and v as one, attention, output
 STATE_BYTES = 4  # a hidden state crosses as float32
 
 Floats = NDArray[np.float64]
@@ -66,36 +73,58 @@ def cuts_of(n: int) -> Ints:
 
 def tabulate(manifest: Manifest, rates: Rates, hardware: HardwareProfile, context: int) -> Costs:
     """The equation of the docstring at every cut."""
-    spec, cpu = manifest.spec, hardware.cpu
+    spec = manifest.spec
     cuts = cuts_of(spec.n_experts * spec.n_neurons)
-    spine_bytes, kv_bytes = _spine_bytes(manifest), spec.kv_bytes_per_token() * context
-    cold = _cold(manifest, rates, cpu, cuts)
     if hardware.gpu is None:
-        spine = spine_bytes / cpu.streaming + spec.n_layers * SPINE_REGIONS_PER_LAYER * cpu.region_seconds
-        return Costs(cuts, np.zeros_like(cold), cold, 0.0, spine, kv_bytes / cpu.streaming)
-    gpu = hardware.gpu
-    spine = spine_bytes / gpu.bandwidth + spec.n_layers * SPINE_LAUNCHES_PER_LAYER * gpu.launch_seconds
+        return _on_cpu(manifest, rates, hardware.cpu, cuts, context)
+    gpu, kv_bytes = hardware.gpu, spec.kv_bytes_per_token() * context
+    spine = (manifest.sizes.spine + _head_bytes(manifest)) / gpu.bandwidth + spec.n_layers * SPINE_LAUNCHES_PER_LAYER * gpu.launch_seconds
     hot = gpu.launch_seconds + _before(_routed(manifest, rates), cuts) * manifest.sizes.neuron / gpu.bandwidth
+    cold = _cold(manifest, rates, hardware.cpu, cuts, _cold_bytes(manifest, cuts))
     state = STATE_BYTES * spec.hidden
     copies = state / gpu.to_device + state / gpu.to_host + gpu.sync_seconds
     return Costs(cuts, hot, cold, copies, spine, kv_bytes / gpu.bandwidth)
 
 
-def _spine_bytes(manifest: Manifest) -> int:
-    """What a token reads of the spine and the head; of an embedding that is not the head too, only one row, left out."""
-    return manifest.sizes.spine + manifest.sizes.embedding // (1 if manifest.spec.tied_head else 2)
+def _on_cpu(manifest: Manifest, rates: Rates, cpu: Cpu, cuts: Ints, context: int) -> Costs:
+    """Everything the CPU's."""
+    spec, formats = manifest.spec, manifest.formats
+    head_bytes = _head_bytes(manifest)
+    footprint = _cold_bytes(manifest, cuts) + manifest.sizes.spine + head_bytes
+    cold = _cold(manifest, rates, cpu, cuts, footprint)
+    spine, head, keys = (Kernels.of(cpu, name, spec.hidden) for name in (formats.spine, formats.embedding, "bf16"))
+    streaming = [float(kernels.per_byte(footprint[:1])[0, STREAMING]) for kernels in (spine, head, keys)]
+    around = cpu.of(formats.spine)
+    layers = manifest.sizes.spine * streaming[0] + spec.n_layers * (around.layer_seconds + SPINE_REGIONS_PER_LAYER * spine.region_seconds)
+    head_seconds = head_bytes * streaming[1] + head.region_seconds
+    full_context = spec.kv_bytes_per_token() * context * streaming[2]
+    return Costs(cuts, np.zeros_like(cold), cold, 0.0, layers + around.step_seconds + head_seconds, full_context)
 
 
-def _cold(manifest: Manifest, rates: Rates, cpu: Cpu, cuts: Ints) -> Floats:
-    """C_l(k) at every cut: float64 [L, J]."""
-    sizes, order = manifest.sizes, rates.order
+def _head_bytes(manifest: Manifest) -> int:
+    """What a token reads of the head; of an embedding that is not the head too, only one row, left out."""
+    return manifest.sizes.embedding // (1 if manifest.spec.tied_head else 2)
+
+
+def _cold_bytes(manifest: Manifest, cuts: Ints) -> Floats:
+    """float64 [J]: of all cold neurons, were every layer cut alike."""
+    cold: Floats = (cuts[-1] - cuts) * float(manifest.spec.n_layers * manifest.sizes.neuron)
+    return cold
+
+
+def _cold(manifest: Manifest, rates: Rates, cpu: Cpu, cuts: Ints, footprint: Floats) -> Floats:
+    """C_l(k) at every cut: float64 [L, J]; `footprint` [J]."""
+    spec, sizes, order = manifest.spec, manifest.sizes, rates.order
+    kernels = Kernels.of(cpu, manifest.formats.neurons, spec.hidden)
     gate, fired = np.take_along_axis(rates.gate, order, axis=1), np.take_along_axis(rates.fired, order, axis=1)
-    if manifest.spec.rule.kind == "plain":
-        streamed, gathered = sizes.up_row, fired * sizes.down_row
-    else:
-        streamed, gathered = sizes.gate_row, gate * sizes.up_row + fired * sizes.down_row
-    streaming = _after(_routed(manifest, rates), cuts) * (streamed + sizes.neuron_biases) / cpu.streaming
-    return cpu.region_seconds + streaming + _after(gathered, cuts) / cpu.gathering
+    plain = spec.rule.kind == "plain"
+    scanned, gathered = (sizes.up_row, fired * sizes.down_row) if plain else (sizes.gate_row, gate * sizes.up_row + fired * sizes.down_row)
+    routed, per_byte = _after(_routed(manifest, rates), cuts), kernels.per_byte(footprint)
+    density = _after(fired if plain else (gate + fired) / 2, cuts) / np.maximum(routed, 1e-9)
+    scanning = routed * (scanned + sizes.neuron_biases) * per_byte[:, SCANNING]
+    banks: Floats = rates.routed.sum(axis=1, keepdims=True) * kernels.bank_seconds
+    cold: Floats = banks + scanning + _after(gathered, cuts) * gathering(per_byte, density)
+    return cold
 
 
 def _routed(manifest: Manifest, rates: Rates) -> Floats:

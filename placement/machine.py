@@ -6,16 +6,31 @@ from pathlib import Path
 
 import psutil
 
+from models.bits import FormatName
 from models.errors import BadValue
 from models.units import format_bytes
 from profiles.cards import known_card
-from profiles.hardware import Cpu, Gpu, HardwareProfile, load_hardware
+from profiles.hardware import (
+    DENSITIES,
+    MEASURED_FORMATS,
+    WIDTHS,
+    Cpu,
+    FormatPace,
+    Gpu,
+    HardwareProfile,
+    Pace,
+    WidthPace,
+    load_hardware,
+)
 from profiles.shelf import hardware_path
 
 DEFAULT_CARD = "RTX 3060"
 ASSUMED_STREAMING = 40e9  # bytes/s: two channels of DDR4-3200 at 80 %
 ASSUMED_GATHERING = 28e9  # bytes/s: scattered rows with prefetch, 70 % of that
 ASSUMED_REGION_SECONDS = 5e-6
+ASSUMED_BANK_SECONDS = 30e-6  # its calls from Python, two regions, the merge
+ASSUMED_LAYER_SECONDS = 60e-6  # seven more calls from Python
+ASSUMED_STEP_SECONDS = 200e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +84,12 @@ def assumed_cpu() -> Cpu:
         measured=False,
         cores=psutil.cpu_count(logical=False) or psutil.cpu_count() or 1,
         ram_bytes=psutil.virtual_memory().total,
-        streaming=ASSUMED_STREAMING,
-        gathering=ASSUMED_GATHERING,
-        region_seconds=ASSUMED_REGION_SECONDS,
+        formats=tuple(assumed_format(name) for name in MEASURED_FORMATS),
     )
+
+
+def assumed_format(name: FormatName) -> FormatPace:
+    """The same rates whatever the rows, from caches too."""
+    pace = Pace(streaming=ASSUMED_STREAMING, scanning=ASSUMED_STREAMING, gathering=(ASSUMED_GATHERING,) * len(DENSITIES))
+    width = WidthPace(width=WIDTHS[-1], region_seconds=ASSUMED_REGION_SECONDS, bank_seconds=ASSUMED_BANK_SECONDS, cached=pace, memory=pace)
+    return FormatPace(format=name, layer_seconds=ASSUMED_LAYER_SECONDS, step_seconds=ASSUMED_STEP_SECONDS, widths=(width,))

@@ -1,34 +1,50 @@
 """Measuring this machine in seconds: memory, CPU and, if PyTorch finds one, the GPU. The result is `profiles/hardware.py`'s."""
 
 import platform
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
+import cpu_ops
 from cpu_ops import measure as cpu_measure
+from cpu_ops import trial
 from cpu_ops.topology import usable_cores
 from gpu_ops import measure as gpu_measure
+from models.bits import FormatName
 from models.units import format_bytes, format_seconds
-from profiles.hardware import Cpu, Gpu, HardwareProfile
+from profiles.hardware import DENSITIES, LEVEL_BYTES, MEASURED_FORMATS, WIDTHS, Cpu, FormatPace, Gpu, HardwareProfile, WidthPace
 from profiles.memory import ram_bytes
 
 CPUINFO = Path("/proc/cpuinfo")
 
 
 def measure_hardware() -> HardwareProfile:
-    """Takes a few seconds, with every core busy."""
+    """Takes ten to fifteen seconds, with every core busy."""
     return HardwareProfile(gpu=measure_gpu(torch.device("cuda")) if torch.cuda.is_available() else None, cpu=measure_cpu())
 
 
 def measure_cpu() -> Cpu:
+    cpu_ops.warm_up(MEASURED_FORMATS)
+    memory = cpu_measure.allocate_buffer(LEVEL_BYTES["memory"])
     return Cpu(
         name=cpu_name(),
         measured=True,
         cores=usable_cores(),
         ram_bytes=ram_bytes(),
-        streaming=cpu_measure.streaming_bytes_per_second(),
-        gathering=cpu_measure.gathering_bytes_per_second(),
-        region_seconds=cpu_measure.region_seconds(),
+        formats=tuple(measure_format(name, memory) for name in MEASURED_FORMATS),
+    )
+
+
+def measure_format(name: FormatName, memory: torch.Tensor) -> FormatPace:
+    """`memory`: uint8, which is written over."""
+    around = trial.around(name)
+    found = [cpu_measure.width_pace(name, width, memory, LEVEL_BYTES["cached"], DENSITIES) for width in WIDTHS]
+    return FormatPace(
+        format=name,
+        layer_seconds=around.layer_seconds,
+        step_seconds=around.step_seconds,
+        widths=tuple(WidthPace.model_validate(asdict(each)) for each in found),
     )
 
 
@@ -76,11 +92,21 @@ def gpu_lines(gpu: Gpu | None) -> list[str]:
 
 
 def cpu_lines(cpu: Cpu) -> list[str]:
-    return [
+    """Of the kernels the longest rows, from memory: what a large model meets. The file has the rest."""
+    lines = [
         f"CPU                {cpu.name}",
         f"  cores            {cpu.cores} for this process",
         f"  memory           {format_bytes(cpu.ram_bytes)}",
-        f"  rows in order    {format_bytes(round(cpu.streaming))}/s through the int4 kernel",
-        f"  scattered rows   {format_bytes(round(cpu.gathering))}/s, one in ten of them",
-        f"  a call takes     {format_seconds(cpu.region_seconds)}",
+    ]
+    return lines + [line for each in cpu.formats for line in format_lines(each)]
+
+
+def format_lines(pace: FormatPace) -> list[str]:
+    longest = pace.widths[-1]
+    memory, layer_seconds = longest.memory, pace.layer_seconds + longest.bank_seconds
+    gathered = memory.gathering[DENSITIES.index(0.1)]
+    return [
+        f"  {pace.format:<6} rows      {format_bytes(round(memory.streaming))}/s in order",
+        f"                   {format_bytes(round(memory.scanning))}/s as gates, {format_bytes(round(gathered))}/s for one neuron in ten",
+        f"                   besides, a layer takes {format_seconds(layer_seconds)}, a step {format_seconds(pace.step_seconds)}",
     ]

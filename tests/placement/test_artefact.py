@@ -39,7 +39,7 @@ def test_a_plan_for_another_model_names_both(saved: Path) -> None:
 
 
 def test_an_older_version_says_what_to_do(saved: Path) -> None:
-    with pytest.raises(BadArtefact, match=r"format version 0, this program writes 1; make it again with `placement solve`"):
+    with pytest.raises(BadArtefact, match=r"format version 0, this program writes 2; make it again with `placement solve`"):
         load_placement(changed(saved, version=0))
 
 

@@ -75,7 +75,7 @@ def test_only_the_experts_routed_to_are_read() -> None:
     even = Rates(np.full((1, 128), 0.05), np.full((1, 128), 0.05), np.full((1, 4), 0.5))
     costs = tabulate(manifest, even, MACHINE, context=100)
     assert costs.gpu[0, 2] == pytest.approx(1e-6 + 0.5 * 128 * 3 * ROW / 100e9)
-    assert costs.cpu[0, 0] == pytest.approx(1e-6 + 0.5 * 128 * ROW / 10e9 + 128 * 2 * 0.05 * ROW / 5e9)
+    assert costs.cpu[0, 0] == pytest.approx(2 * 1e-6 + 0.5 * 128 * ROW / 10e9 + 128 * 2 * 0.05 * ROW / 5e9)
 
 
 def test_spine_head_and_cache_are_read_once_a_token() -> None:
@@ -93,7 +93,8 @@ def test_without_a_gpu_everything_is_the_cpus() -> None:
     costs = tabulate(manifest, assumed(SPEC), NO_GPU, context=100)
     assert costs.copies == 0
     assert not costs.gpu.any()
-    assert costs.spine == pytest.approx((manifest.sizes.spine + 256 * ROW) / 10e9 + 3 * 4 * 1e-6)
+    fixed = 3 * (7e-6 + 3 * 3e-6) + 9e-6 + 3e-6  # layers with their regions, the step, the head's region
+    assert costs.spine == pytest.approx((manifest.sizes.spine + 256 * ROW) / 10e9 + fixed)
     assert costs.full_context == pytest.approx(100 * 2 * 3 * 32 * 2 / 10e9)
 
 

@@ -13,7 +13,7 @@ from models.spec import ModelSpec
 from placement.budget import smallest_limit, spine_lines, total_of
 from placement.plan import Placement, ask, solve
 from placement.rates import recorded
-from tests.placement.makers import BOTH, CPU, GPU, MACHINE, NO_GPU, PLAIN, SPEC, experts_spec, manifest_of, profile_of
+from tests.placement.makers import BOTH, CPU, GPU, MACHINE, NO_GPU, PLAIN, SPEC, build_cpu, experts_spec, manifest_of, profile_of
 
 PLENTY = 10**10
 VARIANTS = {
@@ -75,8 +75,7 @@ def test_more_vram_is_never_slower() -> None:
 
 
 def test_with_room_for_everything_nothing_crosses_to_the_cpu() -> None:
-    slow_cpu = CPU.model_copy(update={"streaming": 1e6, "gathering": 1e6})
-    machine = MACHINE.model_copy(update={"cpu": slow_cpu})
+    machine = MACHINE.model_copy(update={"cpu": build_cpu(scanning=1e6, gathering=1e6)})
     plan = solve(manifest_of(), profile_of(), machine, vram_bytes=PLENTY // 10**2 * 50, ram_bytes=PLENTY, context=64, slots=2)
     assert plan.hot == (320, 320, 320)
     assert plan.served_in_all == pytest.approx(1.0)

@@ -1,7 +1,6 @@
 """The probe fills in a hardware profile; small buffers stand for large ones, since the numbers are not judged here."""
 
 import re
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,10 +8,14 @@ import torch
 
 from cpu_ops import measure as cpu_measure
 from models.errors import BadArtefact
-from profiles.hardware import Cpu, Gpu, HardwareProfile, load_hardware, save_hardware
+from profiles import probe
+from profiles.hardware import MEASURED_FORMATS, Cpu, FormatPace, Gpu, HardwareProfile, Pace, WidthPace, load_hardware, save_hardware
 from profiles.probe import cpu_name, described, measure_gpu, measure_hardware
 
-CPU = Cpu(name="Some CPU", measured=True, cores=8, ram_bytes=32 * 10**9, streaming=5e10, gathering=2.5e10, region_seconds=2e-6)
+PACE = Pace(streaming=5e10, scanning=4e10, gathering=(2e10, 2.5e10, 3e10, 3.5e10))
+WIDTH = WidthPace(width=4096, region_seconds=2e-6, bank_seconds=3e-5, cached=PACE, memory=PACE)
+INT4 = FormatPace(format="int4", layer_seconds=6e-5, step_seconds=2e-4, widths=(WIDTH,))
+CPU = Cpu(name="Some CPU", measured=True, cores=8, ram_bytes=32 * 10**9, formats=(INT4,))
 GPU = Gpu(
     name="Some GPU",
     measured=True,
@@ -27,15 +30,17 @@ GPU = Gpu(
 
 @pytest.fixture
 def small_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A moment, on buffers a thousandth as large."""
     monkeypatch.setattr(cpu_measure, "BUDGET_SECONDS", 0.0)
-    for name in ("streaming_bytes_per_second", "gathering_bytes_per_second"):
-        monkeypatch.setattr(cpu_measure, name, partial(getattr(cpu_measure, name), buffer_bytes=1 << 16))
+    monkeypatch.setattr(cpu_measure, "TURN_SECONDS", 0.0)
+    monkeypatch.setattr(probe, "LEVEL_BYTES", {"cached": 1 << 17, "memory": 1 << 18})
 
 
 @pytest.mark.usefixtures("small_buffers")
 def test_this_machine_can_be_measured_and_remembered(tmp_path: Path) -> None:
     profile = measure_hardware()
     assert profile.cpu.measured
+    assert [each.format for each in profile.cpu.formats] == list(MEASURED_FORMATS)
     assert (profile.gpu is not None) == torch.cuda.is_available()
     save_hardware(profile, tmp_path / "h.json")
     assert load_hardware(tmp_path / "h.json") == profile
@@ -46,7 +51,7 @@ def test_a_bandwidth_no_machine_has_is_refused(number: str, tmp_path: Path) -> N
     save_hardware(HardwareProfile(gpu=None, cpu=CPU), tmp_path / "h.json")
     text = (tmp_path / "h.json").read_text()
     (tmp_path / "h.json").write_text(re.sub(r'"streaming": [^,]*', f'"streaming": {number}', text))
-    with pytest.raises(BadArtefact, match=r"cpu\.streaming"):
+    with pytest.raises(BadArtefact, match=r"cpu\.formats.*streaming"):
         load_hardware(tmp_path / "h.json")
 
 
@@ -73,9 +78,12 @@ def test_it_is_told_in_words_with_units() -> None:
         "4 µs",
         "Some CPU",
         "8 for this",
-        "50.0 GB/s",
-        "25.0 GB/s",
-        "2 µs",
+        "int4",
+        "50.0 GB/s in order",
+        "40.0 GB/s as gates",
+        "25.0 GB/s for one neuron in ten",
+        "a layer takes 90 µs",
+        "a step 200 µs",
     ):
         assert expected in words
 

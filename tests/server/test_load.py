@@ -8,15 +8,14 @@ import pytest
 import server.load
 from models.errors import BadCheckpoint, BadValue, DoesNotFit
 from models.tokenizer import Tokenizer
-from profiles.hardware import Cpu, HardwareProfile, save_hardware
+from profiles.hardware import HardwareProfile, save_hardware
 from profiles.shelf import hardware_path, profile_path
 from server.config import Config
 from server.load import Ready, load
 from server.sequence import Params
 from tests.checkpoints import make_variant
+from tests.placement.makers import CPU
 from tests.server.fakes import build_sequence
-
-CPU = Cpu(name="a CPU", measured=True, cores=1, ram_bytes=8 * 10**9, streaming=4e10, gathering=2e10, region_seconds=1e-6)
 
 
 @pytest.fixture

@@ -107,7 +107,7 @@ def flat(spec: ModelSpec, activity: Activity) -> Rates:
 
 
 def scaled(cpu: Cpu, drift: float) -> Cpu:
-    """The same caches and Python, with a memory `drift` times as fast."""
+    """The same caches and Python, with a memory `drift` times as fast; faster than from caches, computing is the bound."""
     return cpu.model_copy(update={"formats": tuple(scaled_format(each, drift) for each in cpu.formats)})
 
 
@@ -116,10 +116,18 @@ def scaled_format(pace: FormatPace, drift: float) -> FormatPace:
 
 
 def scaled_width(pace: WidthPace, drift: float) -> WidthPace:
-    memory = pace.memory
-    gathering = tuple(rate * drift for rate in memory.gathering)
-    faster = Pace(streaming=memory.streaming * drift, scanning=memory.scanning * drift, gathering=gathering)
+    cached, memory = pace.cached, pace.memory
+    gathering = (scaled_rate(*rates, drift) for rates in zip(memory.gathering, cached.gathering, strict=True))
+    faster = Pace(
+        streaming=scaled_rate(memory.streaming, cached.streaming, drift),
+        scanning=scaled_rate(memory.scanning, cached.scanning, drift),
+        gathering=tuple(gathering),
+    )
     return pace.model_copy(update={"memory": faster})
+
+
+def scaled_rate(memory: float, cached: float, drift: float) -> float:
+    return min(memory * drift, max(cached, memory))
 
 
 def figures(rounds: Sequence[Round]) -> dict[str, float | list[float]]:

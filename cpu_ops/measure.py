@@ -17,7 +17,7 @@ from cpu_ops.ffn import ffn
 from cpu_ops.linear import linear
 from models.arena import allocate
 from models.bank import NeuronBank
-from models.bits import BITS, GROUP, FormatName
+from models.bits import BITS, FormatName
 from models.formats import FORMATS, Input
 from models.rows import Rows
 from models.spec import FfnRule
@@ -42,7 +42,7 @@ class Pace:
 
 @dataclass(frozen=True, slots=True)
 class WidthPace:
-    """`region_seconds`: of a matrix, over one that is computed on the caller's thread; `bank_seconds`: of a bank, in all."""
+    """`region_seconds`, `bank_seconds`: of a matrix and of a bank, besides their bytes."""
 
     width: int
     region_seconds: float
@@ -123,18 +123,16 @@ def width_pace(name: FormatName, width: int, memory: Tensor, cached_bytes: int, 
     few = min(max(SMALL_WEIGHTS // width, FEWEST_NEURONS), rows)
     records = memory[: 3 * rows * row].view(3 * rows, row)
     middle, small = (Buffer.viewing(records[: 3 * n], name, width) for n in (min(max(cached_bytes // (3 * row), 2 * few), rows), few))
-    tiny = small.matrix[: max(1, GROUP * GROUP // width)]
-    region, bank, alone = fixed_seconds(small, middle, tiny)
-    cached = pace(middle, region, bank, densities)
-    return WidthPace(width, max(region - alone, 0.0), bank, cached, pace(large, region, bank, densities))
+    region, bank = fixed_seconds(small, middle)
+    return WidthPace(width, region, bank, pace(middle, region, bank, densities), pace(large, region, bank, densities))
 
 
-def fixed_seconds(small: Buffer, middle: Buffer, tiny: Rows) -> tuple[float, float, float]:
-    """What a matrix and a bank of no bytes would take, by a straight line through two sizes; and a call on a few rows."""
-    calls = (small.multiply(), middle.multiply(), small.firing(0.0), middle.firing(0.0), lambda: linear(tiny, small.x))
-    small_matrix, matrix, small_bank, bank, alone = medians(calls)
+def fixed_seconds(small: Buffer, middle: Buffer) -> tuple[float, float]:
+    """What a matrix and a bank of no bytes would take, by a straight line through two sizes."""
+    calls = (small.multiply(), middle.multiply(), small.firing(0.0), middle.firing(0.0))
+    small_matrix, matrix, small_bank, bank = medians(calls)
     sizes = len(small.gate), len(middle.gate)
-    return intercept(sizes, small_matrix, matrix), intercept(sizes, small_bank, bank), alone
+    return intercept(sizes, small_matrix, matrix), intercept(sizes, small_bank, bank)
 
 
 def intercept(sizes: tuple[int, int], small: float, large: float) -> float:
@@ -161,21 +159,23 @@ def medians(calls: Sequence[Callable[[], object]]) -> list[float]:
     """Seconds of each call: a round warms up, then they take turns until the budget is spent."""
     for call in calls:
         call()
-    found: list[list[float]] = [[] for _ in calls]
-    rounds, end = 0, time.perf_counter() + BUDGET_SECONDS
-    while rounds < LEAST_ROUNDS or time.perf_counter() < end:
-        for call, seconds in zip(calls, found, strict=True):
-            seconds += turn(call)
-        rounds += 1
-    return [statistics.median(seconds) for seconds in found]
+    rounds: list[list[float]] = []
+    end = time.perf_counter() + BUDGET_SECONDS
+    while len(rounds) < LEAST_ROUNDS or time.perf_counter() < end:
+        rounds.append([turn(call) for call in calls])
+    return [statistics.median(column) for column in zip(*rounds, strict=True)]
 
 
-def turn(call: Callable[[], object]) -> list[float]:
-    """Seconds of calls that fill TURN_SECONDS; the first, which finds what others have left in the caches, counts only when it is all."""
+def turn(call: Callable[[], object]) -> float:
+    """Mean seconds of calls that fill TURN_SECONDS; the first, which finds what others left in the caches, counts only when it is all.
+
+    The mean, for a step of many calls takes what they take on the average, interruptions and all.
+    """
     first = seconds_of(call)
     if first >= TURN_SECONDS:
-        return [first]
-    return [seconds_of(call) for _ in range(min(int(TURN_SECONDS / first), MOST_IN_A_TURN) + 1)]
+        return first
+    count = min(int(TURN_SECONDS / max(first, 1e-9)), MOST_IN_A_TURN) + 1
+    return sum(seconds_of(call) for _ in range(count)) / count
 
 
 def seconds_of(call: Callable[[], object]) -> float:

@@ -5,6 +5,8 @@ import threading
 import torch
 from torch import Tensor
 
+from cpu_ops.tape import keep
+
 _KEPT = threading.local()
 
 
@@ -14,4 +16,5 @@ def scratch(floats: int) -> Tensor:
     if room is None or len(room) < floats:
         with torch.inference_mode(mode=False):  # else whoever asks first inside it would leave memory that nobody outside may write
             room = _KEPT.room = torch.empty(floats)
+    keep(room)
     return room[:floats]

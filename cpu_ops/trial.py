@@ -1,5 +1,10 @@
-"""What a decode step takes around its kernels: a model of next to no weights, with few and with more layers. A clock runs here."""
+"""What a decode step takes around its kernels: small models, with few and with more layers, less their kernels. A clock runs here.
 
+Where weights pass through the caches, the code around the kernels has to be fetched again and again and takes two to three times
+as long; so there are two models, one of next to no weights and one of megabytes a layer.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -8,57 +13,83 @@ from torch import Tensor
 import cpu_ops
 from cpu_ops.ffn import ffn
 from cpu_ops.input import input
-from cpu_ops.measure import intercept, medians
-from models.bank import NeuronBank
-from models.bits import FormatName
+from cpu_ops.linear import linear
+from cpu_ops.measure import RULE, Buffer, Firing, intercept, medians
+from models.bits import BITS, FormatName
 from models.formats import Input
 from models.kv_cache import KvCache
-from models.rows import Rows
-from models.spec import FfnRule, ModelSpec, Rope
+from models.spec import ModelSpec, Rope
 from models.spine import LayerSpine, Spine
 from models.step import Step
 from models.transformer import Transformer
 
-WIDTH = 64  # weights of a row, and rows of a matrix: a call is over before a second thread would have woken
-LAYERS = (2, 12)
+HEAD = 64
+VOCAB = 32
+ROWS_OF_WIDTH = 7  # of a layer, in widths: three of qkv, one of o, three of as many neurons
+FEW_LAYERS = 2
+MOST_LAYERS = 16
 POSITION = 16
-RULE = FfnRule("gated", "relu")
+FIRING = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class Around:
-    """Seconds of a layer and of a step, banks left out."""
+    """Seconds of a layer and of a step, matrices and banks left out."""
 
     layer_seconds: float
     step_seconds: float
 
 
+def around(name: FormatName, memory: Tensor, width: int) -> Around:
+    """Of a model whose layers are cut from `memory`, uint8, which is written over: the slope over layers, and the rest of a step."""
+    per_layer = ROWS_OF_WIDTH * width * BITS[name].row_bytes(width)
+    most = min(MOST_LAYERS, len(memory) // per_layer)
+    layers = [Layer.over(memory[i * per_layer : (i + 1) * per_layer], name, width) for i in range(most)]
+    few, many = (Trial.build(layers[:count]) for count in (FEW_LAYERS, most))
+    whole_few, whole_many, few_kernels, many_kernels = medians((few, many, few.kernels, many.kernels))
+    layer_seconds = (whole_many - many_kernels - whole_few + few_kernels) / (most - FEW_LAYERS)
+    return Around(max(layer_seconds, 0.0), intercept((FEW_LAYERS, most), whole_few - few_kernels, whole_many - many_kernels))
+
+
 @dataclass(frozen=True, slots=True)
-class SmallFfn:
-    """An Ffn whose layers share one bank."""
+class Layer:
+    """A layer's matrices and bank, side by side in memory of their own. All rows are ones, and so is every normed state."""
 
-    bank: NeuronBank
+    spine: LayerSpine
+    firing: Firing
 
-    def start(self, layer: int, x: Tensor, residual: Tensor, routing: Tensor | None) -> "SmallPending":
-        return SmallPending(self.bank, input(self.bank.up.format, x))
+    @classmethod
+    def over(cls, memory: Tensor, name: FormatName, width: int) -> "Layer":
+        """memory: uint8 [ROWS_OF_WIDTH · width · row], which is written over."""
+        matrix, ones = Buffer.over(memory, name, width).matrix, torch.ones(width)
+        bank = Buffer.over(memory[4 * width * BITS[name].row_bytes(width) :], name, width)
+        return cls(LayerSpine(ones, matrix[: 3 * width], None, matrix[3 * width : 4 * width], None, ones, None), bank.firing(FIRING))
+
+    def compute(self) -> None:
+        """The kernels that are measured apart."""
+        for rows in (self.spine.qkv, self.spine.o):
+            linear(rows, self.firing.x)
+        self.firing()
 
 
 @dataclass(frozen=True, slots=True)
-class SmallPending:
-    bank: NeuronBank
+class LayersFfn:
+    """An Ffn of banks that may be planted upon."""
+
+    layers: Sequence[Layer]
+
+    def start(self, layer: int, x: Tensor, residual: Tensor, routing: Tensor | None) -> "LayersPending":
+        bank = self.layers[layer].firing.bank
+        return LayersPending(self.layers[layer].firing, input(bank.up.format, x))
+
+
+@dataclass(frozen=True, slots=True)
+class LayersPending:
+    firing: Firing
     x: Input
 
     def finish(self) -> Tensor:
-        return ffn(self.bank, self.x, RULE)
-
-
-def around(name: FormatName) -> Around:
-    """The slope over layers, less a bank, and the rest of a step."""
-    bank = small_bank(name)
-    x = input(bank.up.format, torch.ones(1, WIDTH))
-    few, many, alone = medians([*(Trial.build(layers, bank) for layers in LAYERS), lambda: ffn(bank, x, RULE)])
-    slope = (many - few) / (LAYERS[1] - LAYERS[0])
-    return Around(max(slope - alone, 0.0), intercept(LAYERS, few, many))
+        return ffn(self.firing.bank, self.x, RULE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,26 +97,23 @@ class Trial:
     """A model with its cache; called, it decodes a token."""
 
     model: Transformer
+    layers: Sequence[Layer]
     cache: KvCache
 
     @classmethod
-    def build(cls, layers: int, bank: NeuronBank) -> "Trial":
-        spec = ModelSpec("llama", layers, WIDTH, 1, 1, WIDTH, len(bank), WIDTH, 2 * POSITION, RULE, Rope(1e4, WIDTH))
-        return cls(Transformer(spec, small_spine(spec, bank.up), SmallFfn(bank), cpu_ops), KvCache(spec, slots=1, context=2 * POSITION))
+    def build(cls, layers: Sequence[Layer]) -> "Trial":
+        some = layers[0].spine.o
+        embed, heads = some[:VOCAB], some.k // HEAD
+        rope = Rope(1e4, HEAD)
+        spec = ModelSpec("llama", len(layers), some.k, heads, heads, HEAD, len(layers[0].firing.bank), VOCAB, 2 * POSITION, RULE, rope)
+        spine = Spine(embed, [layer.spine for layer in layers], torch.ones(some.k), embed)
+        return cls(Transformer(spec, spine, LayersFfn(layers), cpu_ops), layers, KvCache(spec, slots=1, context=2 * POSITION))
 
     def __call__(self) -> int:
         places = (torch.tensor([number]) for number in (0, POSITION, 0, 0))
         return int(self.model.forward(Step(*places), self.cache).argmax())
 
-
-def small_bank(name: FormatName) -> NeuronBank:
-    rows = Rows.encode(name, torch.eye(WIDTH))
-    return NeuronBank(rows, rows, rows)
-
-
-def small_spine(spec: ModelSpec, rows: Rows) -> Spine:
-    """Every matrix made of `rows` [64, 64]."""
-    ones = torch.ones(WIDTH)
-    qkv = rows[torch.arange(3 * WIDTH) % WIDTH]
-    layers = [LayerSpine(ones, qkv, None, rows, None, ones, None) for _ in range(spec.n_layers)]
-    return Spine(rows, layers, ones, rows)
+    def kernels(self) -> None:
+        """What a token computes in kernels that are measured apart, and nothing else."""
+        for layer in self.layers:
+            layer.compute()

@@ -15,7 +15,7 @@ decodes; the KV cache's reading, which grows with the text, is told apart. Rates
 and width (`placement/kernels.py`), and of the bytes that the CPU reads again and again: its cold neurons, as if every layer were cut
 alike, and whatever else it computes. Without a GPU everything is the CPU's, there are no copies, and k = 0:
 
-    spine  = bytes of the spine's layers / streaming rate + layer + 3 regions (qkv, attention, o) per layer + step
+    spine  = bytes of the spine's layers / streaming rate + layer and 2 regions (qkv, o) per layer + step
     head   = bytes of the head / streaming rate of its format + region
     full context = bytes of its keys and values / streaming rate of bf16
 """
@@ -27,13 +27,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.manifest import Manifest
-from placement.kernels import SCANNING, STREAMING, Kernels, gathering
+from placement.kernels import SCANNING, STREAMING, Kernels, around, gathering
 from placement.rates import Rates
 from profiles.hardware import Cpu, HardwareProfile
 
 GROUP = 64  # neurons
 SPINE_LAUNCHES_PER_LAYER = 12  # norms, q, k, v, two rotations, cache, attention, output, two sums, router or its like
-SPINE_REGIONS_PER_LAYER = 3  # q, k and v as one, attention, output
+SPINE_MATRICES = 2  # of a layer: q, k and v as one, output
 STATE_BYTES = 4  # a hidden state crosses as float32
 
 Floats = NDArray[np.float64]
@@ -94,11 +94,11 @@ def _on_cpu(manifest: Manifest, rates: Rates, cpu: Cpu, cuts: Ints, context: int
     cold = _cold(manifest, rates, cpu, cuts, footprint)
     spine, head, keys = (Kernels.of(cpu, name, spec.hidden) for name in (formats.spine, formats.embedding, "bf16"))
     streaming = [float(kernels.per_byte(footprint[:1])[0, STREAMING]) for kernels in (spine, head, keys)]
-    around = cpu.of(formats.spine)
-    layers = manifest.sizes.spine * streaming[0] + spec.n_layers * (around.layer_seconds + SPINE_REGIONS_PER_LAYER * spine.region_seconds)
+    layer_seconds, step_seconds = around(cpu, formats.spine, float(footprint[0]))
+    layers = manifest.sizes.spine * streaming[0] + spec.n_layers * (layer_seconds + SPINE_MATRICES * spine.region_seconds)
     head_seconds = head_bytes * streaming[1] + head.region_seconds
     full_context = spec.kv_bytes_per_token() * context * streaming[2]
-    return Costs(cuts, np.zeros_like(cold), cold, 0.0, layers + around.step_seconds + head_seconds, full_context)
+    return Costs(cuts, np.zeros_like(cold), cold, 0.0, layers + step_seconds + head_seconds, full_context)
 
 
 def _head_bytes(manifest: Manifest) -> int:

@@ -38,10 +38,24 @@ class Kernels:
 
     def per_byte(self, footprint: Floats) -> Floats:
         """Bytes that are read again and again [J] -> seconds per byte [J, 2 + DENSITIES]."""
-        low, high = np.log(LEVEL_BYTES["cached"]), np.log(LEVEL_BYTES["memory"])
-        share = np.clip((np.log(np.maximum(footprint, 1.0)) - low) / (high - low), 0.0, 1.0)[..., None]
+        share = memory_share(footprint)[..., None]
         found: Floats = self.cached * (1.0 - share) + self.memory * share
         return found
+
+
+def memory_share(footprint: Floats) -> Floats:
+    """How far from the cached level to the memory's: 0 to 1."""
+    low, high = np.log(LEVEL_BYTES["cached"]), np.log(LEVEL_BYTES["memory"])
+    share: Floats = np.clip((np.log(np.maximum(footprint, 1.0)) - low) / (high - low), 0.0, 1.0)
+    return share
+
+
+def around(cpu: Cpu, name: FormatName, footprint: float) -> tuple[float, float]:
+    """Seconds of a layer and of a step around their kernels."""
+    pace, share = cpu.of(name), float(memory_share(np.array(footprint)))
+    parts = [(level.layer_seconds, level.step_seconds) for level in (pace.cached, pace.memory)]
+    (layer_cached, step_cached), (layer_memory, step_memory) = parts
+    return layer_cached + share * (layer_memory - layer_cached), step_cached + share * (step_memory - step_cached)
 
 
 def gathering(per_byte: Floats, density: Floats) -> Floats:

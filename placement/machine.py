@@ -14,6 +14,7 @@ from profiles.hardware import (
     DENSITIES,
     MEASURED_FORMATS,
     WIDTHS,
+    Around,
     Cpu,
     FormatPace,
     Gpu,
@@ -27,9 +28,9 @@ from profiles.shelf import hardware_path
 DEFAULT_CARD = "RTX 3060"
 ASSUMED_STREAMING = 40e9  # bytes/s: two channels of DDR4-3200 at 80 %
 ASSUMED_GATHERING = 28e9  # bytes/s: scattered rows with prefetch, 70 % of that
-ASSUMED_REGION_SECONDS = 5e-6
+ASSUMED_REGION_SECONDS = 10e-6
 ASSUMED_BANK_SECONDS = 30e-6  # its calls from Python, two regions, the merge
-ASSUMED_LAYER_SECONDS = 60e-6  # seven more calls from Python
+ASSUMED_LAYER_SECONDS = 60e-6  # five more calls from Python, attention among them
 ASSUMED_STEP_SECONDS = 200e-6
 
 
@@ -92,4 +93,5 @@ def assumed_format(name: FormatName) -> FormatPace:
     """The same rates whatever the rows, from caches too."""
     pace = Pace(streaming=ASSUMED_STREAMING, scanning=ASSUMED_STREAMING, gathering=(ASSUMED_GATHERING,) * len(DENSITIES))
     width = WidthPace(width=WIDTHS[-1], region_seconds=ASSUMED_REGION_SECONDS, bank_seconds=ASSUMED_BANK_SECONDS, cached=pace, memory=pace)
-    return FormatPace(format=name, layer_seconds=ASSUMED_LAYER_SECONDS, step_seconds=ASSUMED_STEP_SECONDS, widths=(width,))
+    around = Around(layer_seconds=ASSUMED_LAYER_SECONDS, step_seconds=ASSUMED_STEP_SECONDS)
+    return FormatPace(format=name, cached=around, memory=around, widths=(width,))

@@ -62,13 +62,21 @@ class WidthPace(BaseModel):
     memory: Pace
 
 
+class Around(BaseModel):
+    """What a layer takes besides its two matrices and its bank, and a step besides its layers and the head."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    layer_seconds: Seconds
+    step_seconds: Seconds
+
+
 class FormatPace(BaseModel):
-    """Of one format: `layer_seconds` and `step_seconds` are what a model of next to no weights takes, without its banks."""
+    """Of one format: `cached` is around a model of next to no weights, `memory` around one whose weights pass through the caches."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     format: FormatName
-    layer_seconds: Seconds
-    step_seconds: Seconds
+    cached: Around
+    memory: Around
     widths: tuple[WidthPace, ...] = Field(min_length=1)
 
     @model_validator(mode="after")

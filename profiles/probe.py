@@ -13,9 +13,10 @@ from cpu_ops.topology import usable_cores
 from gpu_ops import measure as gpu_measure
 from models.bits import FormatName
 from models.units import format_bytes, format_seconds
-from profiles.hardware import DENSITIES, LEVEL_BYTES, MEASURED_FORMATS, WIDTHS, Cpu, FormatPace, Gpu, HardwareProfile, WidthPace
+from profiles.hardware import DENSITIES, LEVEL_BYTES, MEASURED_FORMATS, WIDTHS, Around, Cpu, FormatPace, Gpu, HardwareProfile, WidthPace
 from profiles.memory import ram_bytes
 
+TRIAL_WIDTHS = (64, 1024)  # kilobytes and megabytes a layer
 CPUINFO = Path("/proc/cpuinfo")
 
 
@@ -38,12 +39,12 @@ def measure_cpu() -> Cpu:
 
 def measure_format(name: FormatName, memory: torch.Tensor) -> FormatPace:
     """`memory`: uint8, which is written over."""
-    around = trial.around(name)
+    small, large = (trial.around(name, memory, width) for width in TRIAL_WIDTHS)
     found = [cpu_measure.width_pace(name, width, memory, LEVEL_BYTES["cached"], DENSITIES) for width in WIDTHS]
     return FormatPace(
         format=name,
-        layer_seconds=around.layer_seconds,
-        step_seconds=around.step_seconds,
+        cached=Around.model_validate(asdict(small)),
+        memory=Around.model_validate(asdict(large)),
         widths=tuple(WidthPace.model_validate(asdict(each)) for each in found),
     )
 
@@ -103,10 +104,10 @@ def cpu_lines(cpu: Cpu) -> list[str]:
 
 def format_lines(pace: FormatPace) -> list[str]:
     longest = pace.widths[-1]
-    memory, layer_seconds = longest.memory, pace.layer_seconds + longest.bank_seconds
+    memory, layer_seconds = longest.memory, pace.memory.layer_seconds + 2 * longest.region_seconds + longest.bank_seconds
     gathered = memory.gathering[DENSITIES.index(0.1)]
     return [
         f"  {pace.format:<6} rows      {format_bytes(round(memory.streaming))}/s in order",
         f"                   {format_bytes(round(memory.scanning))}/s as gates, {format_bytes(round(gathered))}/s for one neuron in ten",
-        f"                   besides, a layer takes {format_seconds(layer_seconds)}, a step {format_seconds(pace.step_seconds)}",
+        f"                   besides, a layer takes {format_seconds(layer_seconds)}, a step {format_seconds(pace.memory.step_seconds)}",
     ]

@@ -9,7 +9,7 @@ from models.bits import FormatName
 from models.manifest import Formats, Manifest, computed_sizes
 from models.spec import FfnRule, ModelSpec, Rope
 from profiles.firing import FiringProfile
-from profiles.hardware import DENSITIES, Cpu, FormatPace, Gpu, HardwareProfile, Pace, WidthPace
+from profiles.hardware import DENSITIES, Around, Cpu, FormatPace, Gpu, HardwareProfile, Pace, WidthPace
 
 GATED = FfnRule("gated", "relu")
 PLAIN = FfnRule("plain", "relu")
@@ -43,7 +43,8 @@ def build_cpu(scanning: float = 10e9, gathering: float = 5e9) -> Cpu:
     """The same rates at every level and density, for every format and width."""
     pace = Pace(streaming=10e9, scanning=scanning, gathering=(gathering,) * len(DENSITIES))
     width = WidthPace(width=256, region_seconds=3e-6, bank_seconds=1e-6, cached=pace, memory=pace)
-    formats = (FormatPace(format="int8", layer_seconds=7e-6, step_seconds=9e-6, widths=(width,)),)
+    around = Around(layer_seconds=7e-6, step_seconds=9e-6)
+    formats = (FormatPace(format="int8", cached=around, memory=around, widths=(width,)),)
     return Cpu(name="test cpu", measured=True, cores=2, ram_bytes=16 * 10**9, formats=formats)
 
 

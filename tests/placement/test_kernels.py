@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from placement.kernels import GATHERING, SCANNING, STREAMING, Kernels, gathering
-from profiles.hardware import DENSITIES, LEVEL_BYTES, Cpu, FormatPace, Pace, WidthPace
+from placement.kernels import GATHERING, SCANNING, STREAMING, Kernels, around, gathering
+from profiles.hardware import DENSITIES, LEVEL_BYTES, Around, Cpu, FormatPace, Pace, WidthPace
 
 
 def pace(streaming: float) -> Pace:
@@ -22,7 +22,11 @@ CPU = Cpu(
     measured=True,
     cores=2,
     ram_bytes=10**9,
-    formats=(FormatPace(format="int4", layer_seconds=0, step_seconds=0, widths=WIDTHS),),
+    formats=(
+        FormatPace(
+            format="int4", cached=Around(layer_seconds=1, step_seconds=5), memory=Around(layer_seconds=3, step_seconds=6), widths=WIDTHS
+        ),
+    ),
 )
 CACHED, MEMORY = (np.array([float(LEVEL_BYTES[level])]) for level in ("cached", "memory"))
 
@@ -69,3 +73,9 @@ def test_densities_are_read_per_layer_and_cut() -> None:
 
 def test_a_format_that_was_not_measured_takes_the_last_ones_rates() -> None:
     assert CPU.of("float32") is CPU.formats[-1]
+
+
+def test_what_is_around_the_kernels_goes_the_same_way() -> None:
+    assert around(CPU, "int4", 0.0) == (1, 5)
+    assert around(CPU, "int4", float(np.sqrt(CACHED * MEMORY)[0])) == pytest.approx((2, 5.5))
+    assert around(CPU, "int4", 1e12) == (3, 6)

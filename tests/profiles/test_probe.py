@@ -9,12 +9,13 @@ import torch
 from cpu_ops import measure as cpu_measure
 from models.errors import BadArtefact
 from profiles import probe
-from profiles.hardware import MEASURED_FORMATS, Cpu, FormatPace, Gpu, HardwareProfile, Pace, WidthPace, load_hardware, save_hardware
+from profiles.hardware import MEASURED_FORMATS, Around, Cpu, FormatPace, Gpu, HardwareProfile, Pace, WidthPace, load_hardware, save_hardware
 from profiles.probe import cpu_name, described, measure_gpu, measure_hardware
 
 PACE = Pace(streaming=5e10, scanning=4e10, gathering=(2e10, 2.5e10, 3e10, 3.5e10))
 WIDTH = WidthPace(width=4096, region_seconds=2e-6, bank_seconds=3e-5, cached=PACE, memory=PACE)
-INT4 = FormatPace(format="int4", layer_seconds=6e-5, step_seconds=2e-4, widths=(WIDTH,))
+AROUND = Around(layer_seconds=6e-5, step_seconds=2e-4)
+INT4 = FormatPace(format="int4", cached=AROUND, memory=AROUND, widths=(WIDTH,))
 CPU = Cpu(name="Some CPU", measured=True, cores=8, ram_bytes=32 * 10**9, formats=(INT4,))
 GPU = Gpu(
     name="Some GPU",
@@ -33,7 +34,8 @@ def small_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
     """A moment, on buffers a thousandth as large."""
     monkeypatch.setattr(cpu_measure, "BUDGET_SECONDS", 0.0)
     monkeypatch.setattr(cpu_measure, "TURN_SECONDS", 0.0)
-    monkeypatch.setattr(probe, "LEVEL_BYTES", {"cached": 1 << 17, "memory": 1 << 18})
+    monkeypatch.setattr(probe, "LEVEL_BYTES", {"cached": 1 << 17, "memory": 1 << 20})
+    monkeypatch.setattr(probe, "TRIAL_WIDTHS", (64, 128))
 
 
 @pytest.mark.usefixtures("small_buffers")
@@ -82,7 +84,7 @@ def test_it_is_told_in_words_with_units() -> None:
         "50.0 GB/s in order",
         "40.0 GB/s as gates",
         "25.0 GB/s for one neuron in ten",
-        "a layer takes 90 µs",
+        "a layer takes 94 µs",
         "a step 200 µs",
     ):
         assert expected in words

@@ -22,7 +22,6 @@ from models.arena import Arena, allocate, neurons_room, spine_room
 from models.bank import NeuronBank
 from models.kv_cache import KvCache
 from models.manifest import Manifest
-from models.ops import Ffn
 from models.packed import PackedModel
 from models.predictor import Predictor
 from models.rows import Rows
@@ -110,10 +109,11 @@ class Weights:
         """By mode; "predictor" only when there are some."""
         spec = self.manifest.spec
         exact = SplitFfn(spec.rule, split(self.banks), Staging(torch.device("cpu"), tokens=LONGEST_PROMPT, hidden=spec.hidden))
-        ffns: dict[str, Ffn] = {"dense": replace(exact, rule=FfnRule(spec.rule.kind, "silu")), "exact": exact}
+        ffns: dict[str, SplitFfn] = {"dense": replace(exact, rule=FfnRule(spec.rule.kind, "silu")), "exact": exact}
         if self.predictors:
             ffns["predictor"] = replace(exact, banks=split(self.banks, self.predictors))
-        return {mode: Transformer(spec, self.spine, ffn, cpu_ops) for mode, ffn in ffns.items()}
+        repeats = {mode: cpu_ops.replayed if ffn.repeats else None for mode, ffn in ffns.items()}
+        return {mode: Transformer(spec, self.spine, ffn, cpu_ops, repeat=repeats[mode]) for mode, ffn in ffns.items()}
 
 
 def split(banks: Sequence[NeuronBank], predictors: Sequence[Predictor] = ()) -> list[list[SplitBank]]:

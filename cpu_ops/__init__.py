@@ -1,10 +1,12 @@
 """The cold side: neurons in CPU memory, computed by Numba kernels. Same table of contents as `gpu_ops` (see `models.ops.Ops`)."""
 
+from cpu_ops.add import add
 from cpu_ops.attend import attend
 from cpu_ops.ffn import ffn, predicted_ffn
 from cpu_ops.input import input
 from cpu_ops.linear import linear
 from cpu_ops.norm import norm
+from cpu_ops.replay import replayed
 from cpu_ops.warm import warm_up
 
-__all__ = ["attend", "ffn", "input", "linear", "norm", "predicted_ffn", "warm_up"]
+__all__ = ["add", "attend", "ffn", "input", "linear", "norm", "predicted_ffn", "replayed", "warm_up"]

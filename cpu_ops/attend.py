@@ -13,10 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cpu_ops.describe import Block, place, run
+from cpu_ops.describe import Block, place
 from cpu_ops.kernels.attention import CHUNK, HEADER, LAYER, SEGMENT
 from cpu_ops.kernels.attention import attend as attend_kernel
 from cpu_ops.scratch import scratch
+from cpu_ops.tape import fresh, run
 from models import layers
 from models.kv_cache import KvCache
 from models.layers import Rotation, Segment, Segments
@@ -46,7 +47,7 @@ def attend(layer: int, qkv: Tensor, rotation: Rotation, segments: Segments, cach
     spec = cache.spec
     if spec.head_dim % LANES:
         return layers.attend(layer, qkv, rotation, segments, cache)
-    out = torch.empty(qkv.shape[0], spec.q_width)
+    out = fresh(qkv.shape[0], spec.q_width)
     places = (*place(qkv), rotation.cos.data_ptr(), rotation.sin.data_ptr())
     for wave in _WAVES.get(segments) or _waves(segments, spec):
         room = scratch(wave.partial_floats)
@@ -58,6 +59,12 @@ def compile_kernel() -> None:
     """A call with nothing to do."""
     nothing, no_segments = np.zeros(1, LAYER), np.zeros(1, SEGMENT)
     run(attend_kernel, nothing.ctypes.data, no_segments.ctypes.data, *[0] * 8)
+
+
+def only_wave(segments: Segments, spec: ModelSpec) -> Wave:
+    """Of segments of at most PIECE tokens."""
+    (wave,) = _WAVES.get(segments) or _waves(segments, spec)
+    return wave
 
 
 def _waves(segments: Segments, spec: ModelSpec) -> Sequence[Wave]:

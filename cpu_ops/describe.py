@@ -1,8 +1,6 @@
 """From tensors to what kernels take: addresses and strides. Whoever calls keeps the tensors alive until the kernel returns."""
 
 from array import array
-from collections.abc import Callable
-from functools import cache
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -74,16 +72,9 @@ def input_places(x: Input) -> tuple[int, int, int, int]:
     return *place(x.values), *((0, 0) if x.scales is None else place(x.scales))
 
 
-def run(kernel: Callable[[int], None], *numbers: int) -> None:
-    """Calls a kernel with a block of numbers, which lives until it returns."""
-    block = array("q", numbers)
-    kernel(block.buffer_info()[0])
-
-
-@cache
 def float_bits(value: float) -> int:
     """A float64 as one of a block's numbers."""
-    return array("q", array("d", (value,)).tobytes())[0]
+    return int(array("q", array("d", (value,)).tobytes())[0])
 
 
 def check_meets(rows: Rows, x: Input) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cpu_ops.describe import CODES, Block, check_meets, input_places, rows_block, run
+from cpu_ops.describe import CODES, Block, check_meets, input_places, rows_block
 from cpu_ops.kernels.activation import rule_codes
 from cpu_ops.kernels.ffn import BANK, parts_of, run_of
 from cpu_ops.kernels.ffn import ffn as ffn_kernel
@@ -14,6 +14,7 @@ from cpu_ops.kernels.rows import ROWS
 from cpu_ops.linear import linear
 from cpu_ops.prompt import ffn_by_tiles, prompt_ffn
 from cpu_ops.scratch import scratch
+from cpu_ops.tape import fresh, keep, run
 from models.bank import NeuronBank
 from models.formats import Input
 from models.predictor import Predictor
@@ -27,7 +28,7 @@ NOTHING: Places = (0, 0, 0, 0)  # where no predictor's input lies
 def ffn(bank: NeuronBank, x: Input, rule: FfnRule) -> Tensor:
     """What the neurons of `bank` add: x [T, H] -> float32 [T, H]. Up to FEW_TOKENS tokens each one's bits are its own."""
     if len(bank) == 0 or len(x) == 0:
-        return torch.zeros(len(x), bank.hidden)
+        return keep(torch.zeros(len(x), bank.hidden))
     if bank.up.format.name not in CODES:
         return ffn_by_tiles(bank, x, rule)
     if len(x) > FEW_TOKENS:
@@ -47,7 +48,7 @@ def predicted_ffn(bank: NeuronBank, x: Input, rule: FfnRule, predictor: Predicto
 
 def _by_selection(bank: NeuronBank, x: Input, rule: FfnRule, predictor: Predictor | None, inside: Places) -> Tensor:
     check_meets(bank.up, x)
-    out = torch.empty(len(x), bank.hidden)
+    out = fresh(len(x), bank.hidden)
     described = describe(bank, rule, predictor)
     room = scratch(described.room_floats(len(x)))
     run(ffn_kernel, *described.call(input_places(x), inside, room, out), 0)

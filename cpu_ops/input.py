@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor
 
-from cpu_ops.describe import place, run
+from cpu_ops.describe import place
 from cpu_ops.kernels.quantise import quantise
+from cpu_ops.tape import fresh, run
 from models.bits import BITS, GROUP
 from models.formats import Format, Input
 
@@ -15,6 +16,6 @@ def input(format: Format, x: Tensor) -> Input:
         return format.input(x)
     tokens, width = x.shape
     assert width % GROUP == 0, width
-    values, scales = torch.empty(tokens, width, dtype=torch.int8), torch.empty(tokens, width // GROUP)
+    values, scales = fresh(tokens, width, dtype=torch.int8), fresh(tokens, width // GROUP)
     run(quantise, *place(x), tokens, width // GROUP, values.data_ptr(), scales.data_ptr())
     return Input(values, scales)

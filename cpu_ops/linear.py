@@ -1,12 +1,13 @@
 """`linear` on the CPU: a kernel for few tokens; many are a prompt."""
 
-import torch
 from torch import Tensor
 
-from cpu_ops.describe import CODES, check_meets, input_places, known, run
+from cpu_ops.add import add
+from cpu_ops.describe import CODES, check_meets, input_places, known
 from cpu_ops.kernels.linear import linear as linear_kernel
 from cpu_ops.prompt import prompt_linear
 from cpu_ops.scratch import scratch
+from cpu_ops.tape import fresh, run
 from models.formats import Input
 from models.rows import Rows
 
@@ -18,10 +19,10 @@ def linear(rows: Rows, x: Input, bias: Tensor | None = None) -> Tensor:
     if len(x) > FEW_TOKENS or rows.format.name not in CODES:
         return prompt_linear(rows, x, bias)
     check_meets(rows, x)
-    out = torch.empty(len(x), len(rows))
+    out = fresh(len(x), len(rows))
     matrix, places = known(rows), input_places(x)
     run(linear_kernel, matrix.address, *places, *room_for(matrix.prepared_bytes, places, len(x)), len(x), out.data_ptr())
-    return out if bias is None else out.add_(bias)
+    return out if bias is None else add(out, bias)
 
 
 def room_for(prepared_bytes: int, places: tuple[int, int, int, int], tokens: int) -> tuple[int, int]:

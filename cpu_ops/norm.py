@@ -1,10 +1,10 @@
 """`norm` on the CPU."""
 
-import torch
 from torch import Tensor
 
-from cpu_ops.describe import float_bits, place, run
+from cpu_ops.describe import float_bits, place
 from cpu_ops.kernels.norm import norm as norm_kernel
+from cpu_ops.tape import fresh, run
 
 
 def norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -12,6 +12,6 @@ def norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     tokens, width = x.shape
     assert weight.is_contiguous()
     assert weight.shape[0] == width
-    out = torch.empty(tokens, width)
+    out = fresh(tokens, width)
     run(norm_kernel, *place(x), weight.data_ptr(), tokens, width, out.data_ptr(), float_bits(eps))
     return out

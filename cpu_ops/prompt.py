@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cpu_ops.describe import CODES, Block, check_meets, input_places, rows_address, rows_block, run
+from cpu_ops.describe import CODES, Block, check_meets, input_places, rows_address, rows_block
 from cpu_ops.kernels.product import product as product_kernel
 from cpu_ops.kernels.product_ffn import COLUMNS, NEURONS
 from cpu_ops.kernels.product_ffn import down as down_kernel
@@ -17,6 +17,7 @@ from cpu_ops.kernels.product_ffn import neurons as neurons_kernel
 from cpu_ops.kernels.rows import ROWS
 from cpu_ops.kernels.tile_code import compiled_tile, tile_codes
 from cpu_ops.scratch import scratch
+from cpu_ops.tape import run
 from cpu_ops.tiles import decode, tiles
 from models.bank import NeuronBank
 from models.bits import GROUP

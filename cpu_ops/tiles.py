@@ -5,8 +5,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from cpu_ops.describe import CODES, rows_address, run
+from cpu_ops.describe import CODES, rows_address
 from cpu_ops.kernels.decode import decode as decode_kernel
+from cpu_ops.tape import run
 from models.rows import Rows
 
 TILE_WEIGHTS = 2**20  # 4 MiB of float32: stays in the last-level cache between decoding and multiplying

@@ -18,6 +18,9 @@ from models.spec import FfnRule
 class Ops(Protocol):
     """The arithmetic of a layer, on one device. Results are float32 on the device of the arguments."""
 
+    def add(self, a: Tensor, b: Tensor, /) -> Tensor:
+        """float32 [T, H] + [T, H] or [H]."""
+
     def norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         """x float32 [T, H] -> x / sqrt(mean(x²) + eps) · weight."""
 

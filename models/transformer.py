@@ -1,5 +1,9 @@
 """Transformer: the forward pass, once, for any device and any FFN. Knows slots and positions; knows nothing of requests."""
 
+from collections.abc import Callable
+from functools import partial
+from typing import Protocol
+
 import torch
 from torch import Tensor
 
@@ -10,23 +14,41 @@ from models.spec import ModelSpec
 from models.spine import LayerSpine, Spine
 from models.step import Step
 
+Layers = Callable[[Tensor, Rotation, Segments, KvCache], Tensor]
+
+
+class Repeat(Protocol):
+    """layers(x, rotation, segments, cache), computed or played back."""
+
+    def __call__(self, x: Tensor, rotation: Rotation, segments: Segments, cache: KvCache, layers: Layers) -> Tensor: ...
+
 
 class Transformer:
-    """`spine` and `cache` live on `device`; `ffn` owns its neurons, wherever they are. Residuals are float32."""
+    """`spine` and `cache` live on `device`; `ffn` owns its neurons, wherever they are. Residuals are float32.
 
-    def __init__(self, spec: ModelSpec, spine: Spine, ffn: Ffn, ops: Ops, *, device: torch.device | str = "cpu") -> None:
+    `repeat` may record what the layers do in a step and play it back in the next ones (as `cpu_ops.replayed` does).
+    """
+
+    def __init__(
+        self, spec: ModelSpec, spine: Spine, ffn: Ffn, ops: Ops, *, device: torch.device | str = "cpu", repeat: Repeat | None = None
+    ) -> None:
         self.spec, self.spine, self.ffn, self.ops = spec, spine, ffn, ops
         self.device = torch.device(device)
         self.rotary = Rotary(spec, self.device)
+        self.run: Layers = self.layers if repeat is None else partial(repeat, layers=self.layers)
 
     @torch.inference_mode()
     def forward(self, step: Step, cache: KvCache) -> Tensor:
         """Runs `step`, writes its keys and values, and gives logits float32 [R, V] of the wanted rows."""
         segments, rotation = segments_of(step), self.rotary.at(step.positions.to(self.device))
-        x = self.embed(step.tokens)
+        x = self.run(self.embed(step.tokens), rotation, segments, cache)
+        return self.logits(x[step.wanted.to(self.device)])
+
+    def layers(self, x: Tensor, rotation: Rotation, segments: Segments, cache: KvCache) -> Tensor:
+        """All layers: x [T, H] -> [T, H]."""
         for index, layer in enumerate(self.spine.layers):
             x = run_layer(self.spec, index, layer, self.ffn, self.ops, x, rotation, segments, cache)
-        return self.logits(x[step.wanted.to(self.device)])
+        return x
 
     def embed(self, tokens: Tensor) -> Tensor:
         """int64 [T] -> float32 [T, H]."""
@@ -52,10 +74,10 @@ def run_layer(
 ) -> Tensor:
     """One layer: x [T, H] -> [T, H]."""
     normed = ops.norm(x, weights.attention_norm, spec.norm_eps)
-    x = x + attention(weights, ops, index, normed, rotation, segments, cache)
+    x = ops.add(x, attention(weights, ops, index, normed, rotation, segments, cache))
     normed = ops.norm(x, weights.ffn_norm, spec.norm_eps)
-    x = x + ffn.start(index, normed, x, None).finish()
-    return x if weights.down_bias is None else x + weights.down_bias
+    x = ops.add(x, ffn.start(index, normed, x, None).finish())
+    return x if weights.down_bias is None else ops.add(x, weights.down_bias)
 
 
 def attention(weights: LayerSpine, ops: Ops, index: int, normed: Tensor, rotation: Rotation, segments: Segments, cache: KvCache) -> Tensor:

@@ -1,0 +1,69 @@
+"""A step that is played back gives the bits of one that is computed, whatever came before it."""
+
+import pytest
+import torch
+
+import cpu_ops
+from cpu_ops.replay import _RECORDED
+from gpu_ops.transfer import Staging
+from models.bits import FormatName
+from models.kv_cache import KvCache
+from models.packed import PackedModel
+from models.transformer import Transformer
+from server.split_ffn import SplitBank, SplitFfn
+from tests.conftest import PackedOf
+from tests.models.running import Part, cache_for, run_step
+
+
+def cold_model(packed: PackedModel, *, repeats: bool) -> Transformer:
+    spec = packed.manifest.spec
+    banks = [[SplitBank(*pair) for pair in packed.load_banks(layer, None, [0])] for layer in range(spec.n_layers)]
+    ffn = SplitFfn(spec.rule, banks, Staging(torch.device("cpu"), tokens=64, hidden=spec.hidden))
+    assert ffn.repeats
+    return Transformer(spec, packed.load_spine(), ffn, cpu_ops, repeat=cpu_ops.replayed if repeats else None)
+
+
+STEPS: list[list[Part]] = [
+    [Part(0, 0, list(range(20, 50)))],  # a prompt, which is never recorded
+    [Part(0, 30, [7])],  # recorded
+    [Part(0, 31, [8])],
+    [Part(1, 0, [3, 4, 5])],  # three tokens: a tape of their own
+    [Part(0, 32, [9]), Part(1, 3, [6])],
+    [Part(0, 33, [10])],  # played
+    [Part(1, 4, [11])],  # another slot, another position
+    [Part(1, 5, [12, 13]), Part(0, 34, [14])],
+]
+
+
+@pytest.mark.parametrize("format_name", ["bf16", "int4"])
+@pytest.mark.parametrize("name", ["relu", "mlp_bias", "bamboo", "bundled"])
+def test_every_step_has_the_bits_of_a_computed_one(name: str, format_name: FormatName, packed_of: PackedOf) -> None:
+    packed = packed_of(name, format_name)
+    computed, played = (cold_model(packed, repeats=repeats) for repeats in (False, True))
+    caches = [cache_for(model, slots=2) for model in (computed, played)]
+    for step in STEPS:
+        expected, got = (run_step(model, cache, step) for model, cache in zip((computed, played), caches, strict=True))
+        assert all(torch.equal(one, other) for one, other in zip(expected, got, strict=True)), step
+    assert torch.equal(torch.stack(list(caches[0].keys)), torch.stack(list(caches[1].keys)))
+
+
+def test_a_step_of_each_size_is_recorded_once(packed_of: PackedOf) -> None:
+    model = cold_model(packed_of("bundled", "int4"), repeats=True)
+    cache = cache_for(model, slots=2)
+    for step in STEPS:
+        run_step(model, cache, step)
+    assert sorted(_RECORDED[cache]) == [1, 2, 3]
+    tape = _RECORDED[cache][1].tape
+    run_step(model, cache, [Part(0, 35, [1])])
+    assert _RECORDED[cache][1].tape is tape
+
+
+def test_tapes_go_with_their_cache(packed_of: PackedOf) -> None:
+    model = cold_model(packed_of("bundled", "bf16"), repeats=True)
+    before = len(_RECORDED)
+    cache: KvCache | None = cache_for(model)
+    assert cache is not None
+    run_step(model, cache, [Part(0, 0, [1])])
+    assert len(_RECORDED) == before + 1
+    del cache
+    assert len(_RECORDED) == before

@@ -78,22 +78,17 @@ def exact_inner(function: Callable[P, R]) -> Callable[P, R]:
     return cast(Callable[P, R], numba.njit(nogil=True, error_model="numpy")(function))
 
 
-def _loops(function: Callable[..., Any]) -> bool:
-    """Whether it has parallel loops of Numba's own (to go: `region.in_parallel` does without the GIL)."""
-    return "prange" in function.__code__.co_names
-
-
 def kernel(function: Callable[P, R]) -> Callable[P, R]:
-    """A function that Python calls: its `prange` loops run on every thread, without the GIL, and it is kept on disk."""
+    """A function that Python calls with an address: it runs without the GIL, enters regions with `in_parallel`, and is kept on disk."""
     with _cached_here():
-        jit = numba.njit(nogil=True, parallel=_loops(function), cache=True, fastmath=FASTMATH, error_model="numpy")
+        jit = numba.njit(nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy")
         return cast(Callable[P, R], jit(function))
 
 
 def exact_kernel(function: Callable[P, R]) -> Callable[P, R]:
     """`kernel` without fast arithmetic."""
     with _cached_here():
-        return cast(Callable[P, R], numba.njit(nogil=True, parallel=_loops(function), cache=True, error_model="numpy")(function))
+        return cast(Callable[P, R], numba.njit(nogil=True, cache=True, error_model="numpy")(function))
 
 
 def native(signature: Any, function: Callable[..., Any]) -> Callable[[], int]:

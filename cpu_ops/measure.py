@@ -1,8 +1,9 @@
 """What the kernels make of this machine's memory, and what they take besides: a clock runs here. Knows no files and no plans.
 
-A buffer is read again and again as a matrix (`linear`) and as a bank (`ffn`) whose biases say which neurons fire. What a call
-takes is fixed seconds and seconds per byte; the first are found from a small and a larger buffer that both fit the cache. Calls
-that are compared take turns, since bandwidth drifts. `cpu_ops/trial.py` measures what a layer takes around its kernels.
+A buffer is read again and again as a matrix (`linear`) and as a bank (`ffn`) whose biases say which neurons fire, played back from
+a tape as a decode step is. What a call takes is fixed seconds and seconds per byte; the first are found from a small and a larger
+buffer that both fit the cache. Calls that are compared take turns, since bandwidth drifts. `cpu_ops/trial.py` measures what a layer
+takes around its kernels.
 """
 
 import statistics
@@ -13,8 +14,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cpu_ops.describe import Block
 from cpu_ops.ffn import ffn
+from cpu_ops.kernels.replay import replay
 from cpu_ops.linear import linear
+from cpu_ops.replay import calls_of
+from cpu_ops.tape import Tape, recording
 from models.arena import allocate
 from models.bank import NeuronBank
 from models.bits import BITS, FormatName
@@ -79,8 +84,8 @@ class Buffer:
         matrix, gate, up, down = (Rows.view(name, width, part) for part in parts)
         return cls(matrix, gate, up, down, FORMATS[name].input(torch.ones(1, width)))
 
-    def multiply(self) -> Callable[[], object]:
-        return lambda: linear(self.matrix, self.x)
+    def multiply(self) -> Tensor:
+        return linear(self.matrix, self.x)
 
     def firing(self, density: float) -> "Firing":
         return Firing.planted(self, density)
@@ -110,6 +115,23 @@ class Firing:
         return self.fired * (self.bank.up.format.row_bytes(self.bank.up.k) + self.bank.down.format.row_bytes(self.bank.down.k))
 
 
+@dataclass(frozen=True, slots=True)
+class Played:
+    """Kernel calls on a tape; called, they run without Python in between."""
+
+    tape: Tape
+    calls: Block
+
+    @classmethod
+    def of(cls, call: Callable[[], object]) -> "Played":
+        with recording() as tape:
+            call()
+        return cls(tape, calls_of(tape))
+
+    def __call__(self) -> None:
+        replay(self.calls.ctypes.data, len(self.calls))
+
+
 def allocate_buffer(nbytes: int) -> Tensor:
     """uint8 [nbytes], in memory such as weights lie in; one does for all measurements."""
     return allocate(nbytes)
@@ -129,8 +151,8 @@ def width_pace(name: FormatName, width: int, memory: Tensor, cached_bytes: int, 
 
 def fixed_seconds(small: Buffer, middle: Buffer) -> tuple[float, float]:
     """What a matrix and a bank of no bytes would take, by a straight line through two sizes."""
-    calls = (small.multiply(), middle.multiply(), small.firing(0.0), middle.firing(0.0))
-    small_matrix, matrix, small_bank, bank = medians(calls)
+    calls = (small.multiply, middle.multiply, small.firing(0.0), middle.firing(0.0))
+    small_matrix, matrix, small_bank, bank = medians([Played.of(call) for call in calls])
     sizes = len(small.gate), len(middle.gate)
     return intercept(sizes, small_matrix, matrix), intercept(sizes, small_bank, bank)
 
@@ -138,13 +160,13 @@ def fixed_seconds(small: Buffer, middle: Buffer) -> tuple[float, float]:
 def intercept(sizes: tuple[int, int], small: float, large: float) -> float:
     """Seconds at size 0 of the line through both; all of the smaller when they are one."""
     slope = (large - small) / (sizes[1] - sizes[0]) if sizes[1] > sizes[0] else 0.0
-    return min(max(small - slope * sizes[0], 0.0), small)
+    return max(min(small - slope * sizes[0], small), 0.0)
 
 
 def pace(buffer: Buffer, region_seconds: float, bank_seconds: float, densities: Sequence[float]) -> Pace:
     """The rates of one level, without the fixed seconds. What firing adds is never read faster than a matrix is."""
     firings = [buffer.firing(density) for density in densities]
-    matrix, silent, *firing = medians((buffer.multiply(), buffer.firing(0.0), *firings))
+    matrix, silent, *firing = medians([Played.of(call) for call in (buffer.multiply, buffer.firing(0.0), *firings)])
     streaming = rate(buffer.matrix.nbytes, matrix, region_seconds)
     added = (rate(each.gathered_bytes, seconds, silent) for each, seconds in zip(firings, firing, strict=True))
     return Pace(streaming, rate(buffer.gate.nbytes, silent, bank_seconds), tuple(min(one, streaming) for one in added))

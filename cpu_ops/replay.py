@@ -62,6 +62,10 @@ def replayed(x: Tensor, rotation: Rotation, segments: Segments, cache: KvCache, 
 def record(x: Tensor, rotation: Rotation, segments: Segments, cache: KvCache, layers: Layers) -> Recorded:
     with recording() as tape:
         out = layers(x, rotation, segments, cache)
+    return Recorded(tape, x, rotation, out, calls_of(tape))
+
+
+def calls_of(tape: Tape) -> Block:
+    """int64 [calls, 2]: the calls of a tape as `replay` takes them."""
     functions = {kernel: function_of(kernel) for kernel, _ in tape.calls}
-    calls = np.array([(functions[kernel], block.buffer_info()[0]) for kernel, block in tape.calls], np.int64)
-    return Recorded(tape, x, rotation, out, calls)
+    return np.array([(functions[kernel], block.buffer_info()[0]) for kernel, block in tape.calls], np.int64)

@@ -1,7 +1,7 @@
 """What a decode step takes around its kernels: small models, with few and with more layers, less their kernels. A clock runs here.
 
-Where weights pass through the caches, the code around the kernels has to be fetched again and again and takes two to three times
-as long; so there are two models, one of next to no weights and one of megabytes a layer.
+Layers are played back from a tape, as the server's are. Where weights pass through the caches, all that is around the kernels has
+to be fetched again and again; so there are two models, one of next to no weights and one of megabytes a layer.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ import cpu_ops
 from cpu_ops.ffn import ffn
 from cpu_ops.input import input
 from cpu_ops.linear import linear
-from cpu_ops.measure import RULE, Buffer, Firing, intercept, medians
+from cpu_ops.measure import RULE, Buffer, Firing, Played, intercept, medians
 from models.bits import BITS, FormatName
 from models.formats import Input
 from models.kv_cache import KvCache
@@ -46,7 +46,7 @@ def around(name: FormatName, memory: Tensor, width: int) -> Around:
     most = min(MOST_LAYERS, len(memory) // per_layer)
     layers = [Layer.over(memory[i * per_layer : (i + 1) * per_layer], name, width) for i in range(most)]
     few, many = (Trial.build(layers[:count]) for count in (FEW_LAYERS, most))
-    whole_few, whole_many, few_kernels, many_kernels = medians((few, many, few.kernels, many.kernels))
+    whole_few, whole_many, few_kernels, many_kernels = medians((few, many, Played.of(few.kernels), Played.of(many.kernels)))
     layer_seconds = (whole_many - many_kernels - whole_few + few_kernels) / (most - FEW_LAYERS)
     return Around(max(layer_seconds, 0.0), intercept((FEW_LAYERS, most), whole_few - few_kernels, whole_many - many_kernels))
 
@@ -107,7 +107,8 @@ class Trial:
         rope = Rope(1e4, HEAD)
         spec = ModelSpec("llama", len(layers), some.k, heads, heads, HEAD, len(layers[0].firing.bank), VOCAB, 2 * POSITION, RULE, rope)
         spine = Spine(embed, [layer.spine for layer in layers], torch.ones(some.k), embed)
-        return cls(Transformer(spec, spine, LayersFfn(layers), cpu_ops), layers, KvCache(spec, slots=1, context=2 * POSITION))
+        model = Transformer(spec, spine, LayersFfn(layers), cpu_ops, repeat=cpu_ops.replayed)
+        return cls(model, layers, KvCache(spec, slots=1, context=2 * POSITION))
 
     def __call__(self) -> int:
         places = (torch.tensor([number]) for number in (0, POSITION, 0, 0))

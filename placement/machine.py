@@ -29,9 +29,9 @@ DEFAULT_CARD = "RTX 3060"
 ASSUMED_STREAMING = 40e9  # bytes/s: two channels of DDR4-3200 at 80 %
 ASSUMED_GATHERING = 28e9  # bytes/s: scattered rows with prefetch, 70 % of that
 ASSUMED_REGION_SECONDS = 10e-6
-ASSUMED_BANK_SECONDS = 30e-6  # its calls from Python, two regions, the merge
-ASSUMED_LAYER_SECONDS = 60e-6  # five more calls from Python, attention among them
-ASSUMED_STEP_SECONDS = 200e-6
+ASSUMED_BANK_SECONDS = 30e-6  # two regions, the merge
+ASSUMED_LAYER_SECONDS = 30e-6  # norms, sums, attention over a short context
+ASSUMED_STEP_SECONDS = 200e-6  # in Python
 
 
 @dataclass(frozen=True, slots=True)

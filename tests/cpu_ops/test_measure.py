@@ -42,6 +42,18 @@ def test_fixed_seconds_are_where_the_line_through_two_sizes_begins() -> None:
     assert measure.intercept((10, 30), 5.0, 9.0) == pytest.approx(3.0)
     assert measure.intercept((10, 30), 5.0, 50.0) == 0.0  # never less than nothing
     assert measure.intercept((10, 30), 5.0, 4.0) == 5.0  # nor more than the smaller
+    assert measure.intercept((10, 30), -1.0, -4.0) == 0.0  # of differences, which noise may turn round
+
+
+def test_what_is_played_runs_again_on_the_same_memory() -> None:
+    buffer = measure.Buffer.over(torch.empty(10_000, dtype=torch.uint8), "bf16", 64)
+    found: list[torch.Tensor] = []
+    played = measure.Played.of(lambda: found.append(buffer.multiply()))
+    before = found[0].clone()
+    found[0].zero_()
+    played()
+    assert torch.equal(found[0], before)
+    assert before.any()
 
 
 def test_a_remainder_lost_in_noise_is_still_a_rate() -> None:

@@ -26,6 +26,7 @@ class TorchOps:
     linear = staticmethod(dense_linear)
     attend = staticmethod(attend)
     ffn = staticmethod(dense_ffn)
+    add = staticmethod(torch.add)
 
     def input(self, format: Format, x: Tensor) -> Input:
         return format.input(x)

@@ -32,6 +32,7 @@ LEAST_ROUNDS = 3
 TURN_SECONDS = 10e-3  # a small call right after another is a third slower: Python's own code has left the first cache
 MOST_IN_A_TURN = 100
 RULE = FfnRule("gated", "relu")
+Calls = Sequence[Callable[[], object]]
 FEWEST_NEURONS = 256  # of a small bank: enough that every thread has work
 SMALL_WEIGHTS = 2**18  # of its gate: a region's worth, and little to read
 
@@ -151,7 +152,7 @@ def width_pace(name: FormatName, width: int, memory: Tensor, cached_bytes: int, 
 
 def fixed_seconds(small: Buffer, middle: Buffer) -> tuple[float, float]:
     """What a matrix and a bank of no bytes would take, by a straight line through two sizes."""
-    calls = (small.multiply, middle.multiply, small.firing(0.0), middle.firing(0.0))
+    calls: Calls = (small.multiply, middle.multiply, small.firing(0.0), middle.firing(0.0))
     small_matrix, matrix, small_bank, bank = medians([Played.of(call) for call in calls])
     sizes = len(small.gate), len(middle.gate)
     return intercept(sizes, small_matrix, matrix), intercept(sizes, small_bank, bank)
@@ -166,7 +167,8 @@ def intercept(sizes: tuple[int, int], small: float, large: float) -> float:
 def pace(buffer: Buffer, region_seconds: float, bank_seconds: float, densities: Sequence[float]) -> Pace:
     """The rates of one level, without the fixed seconds. What firing adds is never read faster than a matrix is."""
     firings = [buffer.firing(density) for density in densities]
-    matrix, silent, *firing = medians([Played.of(call) for call in (buffer.multiply, buffer.firing(0.0), *firings)])
+    calls: Calls = (buffer.multiply, buffer.firing(0.0), *firings)
+    matrix, silent, *firing = medians([Played.of(call) for call in calls])
     streaming = rate(buffer.matrix.nbytes, matrix, region_seconds)
     added = (rate(each.gathered_bytes, seconds, silent) for each, seconds in zip(firings, firing, strict=True))
     return Pace(streaming, rate(buffer.gate.nbytes, silent, bank_seconds), tuple(min(one, streaming) for one in added))
@@ -177,7 +179,7 @@ def rate(nbytes: int, seconds: float, without: float) -> float:
     return max(nbytes, 1) / max(seconds - without, seconds / 100)
 
 
-def medians(calls: Sequence[Callable[[], object]]) -> list[float]:
+def medians(calls: Calls) -> list[float]:
     """Seconds of each call: a round warms up, then they take turns until the budget is spent."""
     for call in calls:
         call()

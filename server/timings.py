@@ -2,10 +2,13 @@
 
 from collections.abc import Iterable
 
+from models.units import format_rate
 from server.sequence import Sequence
 
+Timings = dict[str, float | int | None]
 
-def timings(sequences: Iterable[Sequence], expected_per_second: float | None) -> dict[str, float | int | None]:
+
+def timings(sequences: Iterable[Sequence], expected_per_second: float | None) -> Timings:
     """Tokens and milliseconds are summed over the choices of a request, so a rate is what one of them saw on the average.
 
     The first token comes out of the prompt, so a rate over n tokens counts n - 1 steps, and is 0.0 for one token.
@@ -28,6 +31,13 @@ def timings(sequences: Iterable[Sequence], expected_per_second: float | None) ->
         "predicted_per_second": ratio(1e3 * steps, predicted_ms),
         "expected_per_second": expected_per_second,
     }
+
+
+def told(found: Timings) -> str:
+    """What was measured beside what was expected, for a line in the log."""
+    measured, expected = found["predicted_per_second"] or 0.0, found["expected_per_second"]
+    line = f"{found['predicted_n']} tokens at {format_rate(measured)} tokens/s"
+    return line if expected is None else f"{line}, expected {format_rate(expected)} for one sequence alone"
 
 
 def ratio(above: float, below: float) -> float:

@@ -10,7 +10,7 @@ from server.api.asked import Asked, Prompt
 from server.detokenize import TextStream
 from server.sequence import Delta, Scored, TextToken
 from server.service import Service
-from server.timings import timings
+from server.timings import Timings, timings
 
 LEAST_LOGPROB = -9999.0  # stands for minus infinity, which JSON cannot say
 
@@ -74,7 +74,7 @@ class Answers:
         completion_tokens = sum(len(sequence.output) for sequence in self.asked.sequences)
         return {"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens, "total_tokens": prompt_tokens + completion_tokens}
 
-    def timings(self) -> dict[str, Any]:
+    def timings(self) -> Timings:
         return timings(self.asked.sequences, self.service.expected_per_second)
 
     def frame(self, choices: Sequence[dict[str, Any]], created: int) -> dict[str, Any]:

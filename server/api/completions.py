@@ -1,6 +1,7 @@
 """POST /v1/completions: validate, encode, submit, and answer, whole or as a stream."""
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -17,8 +18,10 @@ from server.bridge import Job
 from server.engine import StepFailed
 from server.sequence import Delta
 from server.service import Service
+from server.timings import Timings, told
 
 router = APIRouter()
+log = logging.getLogger("server.api")
 Events = AsyncIterator[tuple[int, Delta]]
 
 
@@ -43,7 +46,14 @@ async def whole(answers: Answers, job: Job, watcher: asyncio.Task[None]) -> Resp
         deltas[number].append(delta)
     watcher.cancel()
     choices = [answers.whole(number, deltas[number], index) for index, number in answers.best()]
-    return JSONResponse(answers.frame(choices, int(time.time())) | {"usage": answers.usage(), "timings": answers.timings()})
+    return JSONResponse(answers.frame(choices, int(time.time())) | {"usage": answers.usage(), "timings": timings_of(answers)})
+
+
+def timings_of(answers: Answers) -> Timings:
+    """The finished request's timings, which the log is told too."""
+    found = answers.timings()
+    log.info("%s %s", answers.asked.id, told(found))
+    return found
 
 
 async def stream(answers: Answers, job: Job, watcher: asyncio.Task[None]) -> Response:
@@ -62,7 +72,7 @@ async def chunks(answers: Answers, first: tuple[int, Delta], events: Events) -> 
             left -= delta.finish is not None
             choice = answers.chunk(number, delta, first=number not in begun)
             begun.add(number)
-            last = {"timings": answers.timings()} if not left else {}
+            last = {"timings": timings_of(answers)} if not left else {}
             yield event(answers.frame([choice], created) | usage | last)
     except StepFailed as error:
         yield event(body_of(error))

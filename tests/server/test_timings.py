@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from models.tokenizer import Tokenizer
 from server.sequence import Params, Sequence, Times
-from server.timings import timings
+from server.timings import timings, told
 from tests.server.fakes import build_sequence
 
 
@@ -39,6 +39,12 @@ def test_choices_are_added_up_and_rates_are_of_one(tokenizer: Tokenizer) -> None
     found = timings(pair, None)
     assert (found["prompt_n"], found["prompt_ms"]) == (20, 3000.0)
     assert (found["predicted_n"], found["predicted_ms"], found["predicted_per_second"]) == (32, 7000.0, 30 / 7)
+
+
+def test_the_log_is_told_what_was_expected_beside_what_was_measured(tokenizer: Tokenizer) -> None:
+    done = [finished(tokenizer, 100, 11, Times(10.0, 12.0, 17.0))]
+    assert told(timings(done, 3.0)) == "11 tokens at 2 tokens/s, expected 3 for one sequence alone"
+    assert told(timings(done, None)) == "11 tokens at 2 tokens/s"
 
 
 @given(prompt=st.integers(1, 5), written=st.integers(0, 5), spans=st.tuples(st.floats(0, 9), st.floats(0, 9)), ran=st.booleans())

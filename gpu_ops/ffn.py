@@ -25,13 +25,17 @@ def ffn(bank: NeuronBank, x: Input, rule: FfnRule) -> Tensor:
     values = x.decode()
     with exact_products():
         for tile in tiles(len(bank), bank.hidden):
-            part = widened(bank[tile])
+            part = bank[tile]
             if len(x) <= FEW_TOKENS:
-                h = torch.cat([neurons(part, Input(one), rule) for one in values.split(1)])
-                out += combine_firing(h, part.down.decode())
+                out += combine_firing(one_by_one(widened(part), values, rule), part.down.decode())
             else:
                 out += combine(neurons(part, Input(values), rule), part.down.decode())
     return out
+
+
+def one_by_one(bank: NeuronBank, values: Tensor, rule: FfnRule) -> Tensor:
+    """h [T, N] of values [T, H], a product for each token."""
+    return torch.cat([neurons(bank, Input(one), rule) for one in values.split(1)])
 
 
 def widened(bank: NeuronBank) -> NeuronBank:

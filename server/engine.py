@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from models.step import Step
+from server.guide import GuideFailed
 from server.sampling import Logits, sample, score
 from server.scheduler import Scheduler, Work
 from server.sequence import Delta, Failed, Finish, Scored, Sequence
@@ -61,10 +62,18 @@ class Engine:
             logits = self._forward(build_step(works))
             rows = split(works, logits.float().cpu().numpy())
             for work, own in zip(works, rows, strict=True):
-                self._commit(work, own)
+                self._try_commit(work, own)
         except Exception as error:
             log.exception("a step of %d sequences failed", len(works))
             self._fail(works, error)
+
+    def _try_commit(self, work: Work, rows: Logits) -> None:
+        """A grammar that cannot go on ends its own sequence only."""
+        try:
+            self._commit(work, rows)
+        except GuideFailed as error:
+            self._finish(work.sequence, "cancelled")
+            work.sequence.emit(Failed(error))
 
     def _commit(self, work: Work, rows: Logits) -> None:
         """Takes the logits [r, V] of one sequence's work into the sequence."""
@@ -90,7 +99,8 @@ class Engine:
             sequence.stream.push_silent()
         else:
             sequence.stream.push(token)
-        reason = why_finished(sequence, self._context)
+        done = sequence.guide is not None and sequence.guide.push(token)
+        reason = "stop" if done else why_finished(sequence, self._context)
         if reason is not None:
             return self._end(sequence, reason)
         delta = sequence.take()

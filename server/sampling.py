@@ -1,6 +1,6 @@
 """From one row of logits to one token, and to log probabilities. NumPy on one row at a time: a row's token depends on nothing else.
 
-The order of the rules: bias, penalties, temperature, top_k, min_p, top_p; each sees what the ones before it left. Exactly one
+The order of the rules: bias, penalties, the guide, temperature, top_k, min_p, top_p; each sees what the ones before it left. Exactly one
 uniform number is drawn per token, so the same seed gives the same text whatever the batch.
 """
 
@@ -26,6 +26,8 @@ def sample(logits: Logits, sequence: Sequence) -> int:
     adjusted = adjust(logits, sequence)
     if not np.isfinite(adjusted.max()):
         raise BrokenLogits
+    if sequence.guide is not None:
+        adjusted = np.where(sequence.guide.allowed(), adjusted, -np.inf)
     if sequence.params.temperature == 0:
         return int(adjusted.argmax())
     candidates, weights = shortlist(adjusted, sequence.params)
@@ -56,7 +58,7 @@ def shortlist(logits: Floats, params: Params) -> tuple[Ids, Floats]:
     """The tokens that may be drawn, and their weights (not normalised). Sorted by falling weight when any rule needs that."""
     with np.errstate(over="ignore"):  # a temperature near zero sends all but the best to -inf, which is right
         scaled = (logits - logits.max()) / params.temperature  # [V], best is 0
-    ids = likeliest(scaled, params.top_k) if 0 < params.top_k < len(scaled) else np.arange(len(scaled))
+    ids = likeliest(scaled, params.top_k) if 0 < params.top_k < len(scaled) else np.flatnonzero(scaled > -np.inf)
     if params.min_p > 0:
         ids = ids[scaled[ids] >= np.log(params.min_p)]
     weights = np.exp(scaled[ids])

@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 
 from server.detokenize import TextStream
+from server.guide import Guide
 
 Finish = Literal["stop", "length", "cancelled"]
 
@@ -84,13 +85,17 @@ def nobody(event: Event) -> None:
 
 @dataclass(slots=True, eq=False)
 class Sequence:
-    """`cached` counts the tokens whose keys and values lie in the slot. `group` names the request, for taking turns."""
+    """`cached` counts the tokens whose keys and values lie in the slot. `group` names the request, for taking turns.
+
+    `guide` narrows what may be written next; without one every token may.
+    """
 
     prompt: tuple[int, ...]
     params: Params
     stream: TextStream
     draw: np.random.Generator
     group: str = ""
+    guide: Guide | None = None
     emit: Callable[[Event], None] = nobody
     slot: int | None = None
     cached: int = 0

@@ -1,7 +1,9 @@
 """Stories of the engine over a model that remembers exactly what was put in each slot."""
 
+from dataclasses import dataclass, field, replace
 from typing import cast
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -9,9 +11,10 @@ from hypothesis import strategies as st
 
 from models.tokenizer import Tokenizer
 from server.engine import Engine, StepFailed
+from server.guide import GuideFailed
 from server.sampling import score
 from server.sequence import Delta, Event, Failed, Params, Sequence
-from tests.server.fakes import EOS, MemoryModel, build_engine, build_sequence, greedy, logits_after
+from tests.server.fakes import EOS, VOCAB, MemoryModel, build_engine, build_sequence, greedy, logits_after
 
 GREEDY = Params(max_tokens=6, temperature=0)
 
@@ -200,3 +203,48 @@ def test_logits_that_are_not_numbers_are_a_failure_and_not_a_token(tokenizer: To
     run(engine)
     assert isinstance(events[-1], Failed)
     assert sequence.output == []
+
+
+@dataclass
+class Digits:
+    """Allows digits only, until `most` were written; from the place `fails` on there is none."""
+
+    most: int
+    fails: int = 1000
+    written: list[int] = field(default_factory=list)
+
+    def allowed(self) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+        if len(self.written) >= self.fails:
+            raise GuideFailed("nothing fits")
+        return np.isin(np.arange(VOCAB), np.frombuffer(b"0123456789", dtype=np.uint8))
+
+    def push(self, token: int) -> bool:
+        self.written.append(token)
+        return len(self.written) == self.most
+
+
+@pytest.mark.parametrize("params", [GREEDY, replace(GREEDY, temperature=1.5), replace(GREEDY, temperature=1.0, top_k=40, top_p=0.5)])
+def test_a_guide_decides_what_may_be_written_and_when_it_ends(tokenizer: Tokenizer, params: Params) -> None:
+    """Digits are far less likely than letters in this model."""
+    engine = build_engine(MemoryModel())
+    guided, events = build_sequence(tokenizer, [1], params)
+    guided.guide = Digits(4)
+    free, _ = build_sequence(tokenizer, [2], GREEDY)
+    start(engine, [guided, free])
+    run(engine)
+    assert text_of(events).isdigit()
+    assert len(text_of(events)) == 4
+    assert finish_of(events) == "stop"
+    assert free.output == greedy([2], 6)
+
+
+def test_a_guide_that_cannot_go_on_ends_its_own_sequence_only(tokenizer: Tokenizer) -> None:
+    engine = build_engine(MemoryModel())
+    guided, events = build_sequence(tokenizer, [1], GREEDY)
+    guided.guide = Digits(4, fails=2)
+    free, _ = build_sequence(tokenizer, [2], GREEDY)
+    start(engine, [guided, free])
+    run(engine)
+    assert isinstance(events[-1], Failed)
+    assert isinstance(events[-1].error, GuideFailed)
+    assert free.output == greedy([2], 6)

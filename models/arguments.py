@@ -53,3 +53,16 @@ def count(name: str) -> Callable[[str], int]:
         return int(text)
 
     return parse
+
+
+def share(name: str) -> Callable[[str], float]:
+    """A parser of shares from 0 to 1, '0.9' or '90%', that complains as `name`."""
+
+    def parse(text: str) -> float:
+        match = re.fullmatch(r"(\d{1,3}(?:\.\d{1,9})?|\.\d{1,9}) ?(%?)", text, re.ASCII)
+        value = float(match[1]) / (100 if match[2] else 1) if match else -1.0
+        if not 0.0 <= value <= 1.0:
+            raise BadValue(name, text, "is not a share between 0 and 1, like 0.9 or 90%")
+        return value
+
+    return parse

@@ -1,20 +1,37 @@
-"""The command `models`: pack, list, rm."""
+"""The command `models`: pack, list, rm, params.
+
+What was recorded of a model's neurons is known one floor up; `main` is told how to ask for it (`profiles/models_cli.py`).
+"""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
 
-from models.arguments import Parser
+from models.arguments import Parser, count, share
 from models.bits import FORMAT_NAMES
-from models.command import run_subcommand
-from models.library import DEFAULT_FORMAT, entries, remove, shelf
+from models.command import Subcommand, run_subcommand
+from models.errors import BadValue
+from models.library import DEFAULT_FORMAT, entries, known_manifest, remove, shelf
 from models.manifest import Manifest
 from models.pack import packed
+from models.params import Activity, activity_at, every_neuron, parts_of, table
 from models.paths import BUNDLED_NAME
 from models.units import format_bytes
 
+Recorded = Callable[[Manifest, Path | None], Activity | None]  # of a model, from the file named, or from where profiles are kept
 
-def main(argv: Sequence[str] | None = None) -> int:
-    return run_subcommand(build_parser, COMMANDS, argv)
+
+def nothing_recorded(manifest: Manifest, path: Path | None) -> Activity | None:
+    return None
+
+
+def main(argv: Sequence[str] | None = None, recorded: Recorded = nothing_recorded) -> int:
+    return run_subcommand(build_parser, commands(recorded), argv)
+
+
+def commands(recorded: Recorded) -> dict[str, Subcommand]:
+    return {"pack": pack_command, "list": list_command, "rm": rm_command, "params": partial(params_command, recorded)}
 
 
 def build_parser() -> Parser:
@@ -24,6 +41,11 @@ def build_parser() -> Parser:
     pack.add_argument("model", nargs="?", default=BUNDLED_NAME, metavar="MODEL", help="a folder with config.json and safetensors files")
     pack.add_argument("--format", choices=FORMAT_NAMES, help=f"how weights are stored (default: {DEFAULT_FORMAT})")
     commands.add_parser("list", help="show what was packed, with sizes")
+    params = commands.add_parser("params", help="count the parameters, and those that one token activates")
+    params.add_argument("model", nargs="?", default=BUNDLED_NAME, metavar="MODEL", help="a model folder; config.json alone will do")
+    params.add_argument("--sparsity", type=share("--sparsity"), metavar="SHARE", help="of a layer's neurons that are silent, like 0.9")
+    params.add_argument("--profile", type=Path, metavar="FILE", help="what was recorded (default: where `profiles record` writes)")
+    params.add_argument("--predictor-rank", type=count("--predictor-rank"), metavar="R", help="mean over the layers, to count predictors")
     rm = commands.add_parser("rm", help="delete packed models; their sources stay")
     rm.add_argument("names", nargs="+", metavar="NAME", help="as `models list` shows it")
     return parser
@@ -55,13 +77,36 @@ def rm_command(args: argparse.Namespace) -> int:
     return 0
 
 
+def params_command(recorded: Recorded, args: argparse.Namespace) -> int:
+    manifest = known_manifest(args.model)
+    activity = chosen_activity(recorded, manifest, args)
+    rank = f"; predictors of mean rank {args.predictor_rank:,}" if args.predictor_rank else ""
+    print(f"{manifest.name}: {shape_of(manifest)}\nactivated: {activity.source}{rank}\n")
+    for line in table(parts_of(manifest.spec, activity, args.predictor_rank or 0)):
+        print(line)
+    return 0
+
+
+def chosen_activity(recorded: Recorded, manifest: Manifest, args: argparse.Namespace) -> Activity:
+    """As asked, else as recorded, else every neuron, and then why."""
+    if args.sparsity is not None and args.profile is not None:
+        raise BadValue("--sparsity", args.sparsity, "says what --profile says too; give one of them")
+    if args.sparsity is not None:
+        return activity_at(manifest.spec, args.sparsity)
+    return recorded(manifest, args.profile) or every_neuron(manifest.spec)
+
+
 def describe(manifest: Manifest) -> str:
     """'llama, 6.95 M parameters, 6 layers × 1024 neurons, bf16, from /models/x'."""
     spec = manifest.spec
     millions = spec.parameters / 1e6
     size = f"{millions:.2f} M" if millions < 1000 else f"{millions / 1000:.2f} B"
-    shape = f"{spec.n_layers} layers × {spec.n_neurons} neurons"
-    return f"{spec.family}, {size} parameters, {shape}, {manifest.formats.neurons}, from {manifest.source}"
+    return f"{spec.family}, {size} parameters, {shape_of(manifest)}, {manifest.formats.neurons}, from {manifest.source}"
 
 
-COMMANDS = {"pack": pack_command, "list": list_command, "rm": rm_command}
+def shape_of(manifest: Manifest) -> str:
+    """'32 layers × 14336 neurons', '32 layers × 8 experts × 14336 neurons, 2 at a time'."""
+    spec = manifest.spec
+    experts = f" × {spec.n_experts} experts" if spec.n_experts > 1 else ""
+    routed = f", {spec.experts_per_token} experts a token" if spec.n_experts > 1 else ""
+    return f"{spec.n_layers} layers{experts} × {spec.n_neurons} neurons{routed}"

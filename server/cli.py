@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
-import models.cli
 import placement.cli
 import profiles.cli
+import profiles.models_cli
 from cpu_ops.topology import set_threads
 from models.arguments import Parser, count, size
 from models.bits import FORMAT_NAMES
@@ -105,7 +105,7 @@ def welcome(url: str, ready: Ready) -> str:
 
 
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
-    "models": models.cli.main,
+    "models": profiles.models_cli.main,
     "profiles": profiles.cli.main,
     "placement": placement.cli.main,
     "server": main,

@@ -153,9 +153,13 @@ def width_pace(name: FormatName, width: int, memory: Tensor, cached_bytes: int, 
 def fixed_seconds(small: Buffer, middle: Buffer) -> tuple[float, float]:
     """What a matrix and a bank of no bytes would take, by a straight line through two sizes."""
     calls: Calls = (small.multiply, middle.multiply, small.firing(0.0), middle.firing(0.0))
-    small_matrix, matrix, small_bank, bank = medians([Played.of(call) for call in calls])
     sizes = len(small.gate), len(middle.gate)
-    return intercept(sizes, small_matrix, matrix), intercept(sizes, small_bank, bank)
+    found = [
+        (intercept(sizes, small_matrix, matrix), intercept(sizes, small_bank, bank))
+        for small_matrix, matrix, small_bank, bank in rounds([Played.of(call) for call in calls])
+    ]
+    region, bank = medians(found)
+    return region, bank
 
 
 def intercept(sizes: tuple[int, int], small: float, large: float) -> float:
@@ -168,26 +172,35 @@ def pace(buffer: Buffer, region_seconds: float, bank_seconds: float, densities: 
     """The rates of one level, without the fixed seconds. What firing adds is never read faster than a matrix is."""
     firings = [buffer.firing(density) for density in densities]
     calls: Calls = (buffer.multiply, buffer.firing(0.0), *firings)
-    matrix, silent, *firing = medians([Played.of(call) for call in calls])
+    found = rounds([Played.of(call) for call in calls])
+    matrix, silent, *added = medians([(matrix, silent, *(each - silent for each in firing)) for matrix, silent, *firing in found])
     streaming = rate(buffer.matrix.nbytes, matrix, region_seconds)
-    added = (rate(each.gathered_bytes, seconds, silent) for each, seconds in zip(firings, firing, strict=True))
-    return Pace(streaming, rate(buffer.gate.nbytes, silent, bank_seconds), tuple(min(one, streaming) for one in added))
+    gathering = (rate(each.gathered_bytes, silent + max(seconds, 0.0), silent) for each, seconds in zip(firings, added, strict=True))
+    return Pace(streaming, rate(buffer.gate.nbytes, silent, bank_seconds), tuple(min(one, streaming) for one in gathering))
 
 
 def rate(nbytes: int, seconds: float, without: float) -> float:
-    """Bytes per second of what remains; of a remainder lost in noise, a hundredth of the whole is taken."""
-    return max(nbytes, 1) / max(seconds - without, seconds / 100)
+    """Bytes per second of what remains; of a remainder lost in noise, a tenth of the whole is taken."""
+    return max(nbytes, 1) / max(seconds - without, seconds / 10)
 
 
-def medians(calls: Calls) -> list[float]:
-    """Seconds of each call: a round warms up, then they take turns until the budget is spent."""
+def rounds(calls: Calls) -> list[tuple[float, ...]]:
+    """Seconds of each call, round by round: one warms up, then the calls take turns until the budget is spent.
+
+    What is subtracted from each other is subtracted within a round: bandwidth changes between rounds by more than many a difference.
+    """
     for call in calls:
         call()
-    rounds: list[list[float]] = []
+    found: list[tuple[float, ...]] = []
     end = time.perf_counter() + BUDGET_SECONDS
-    while len(rounds) < LEAST_ROUNDS or time.perf_counter() < end:
-        rounds.append([turn(call) for call in calls])
-    return [statistics.median(column) for column in zip(*rounds, strict=True)]
+    while len(found) < LEAST_ROUNDS or time.perf_counter() < end:
+        found.append(tuple(turn(call) for call in calls))
+    return found
+
+
+def medians(found: Sequence[Sequence[float]]) -> list[float]:
+    """Of each column of [rounds, calls]."""
+    return [statistics.median(column) for column in zip(*found, strict=True)]
 
 
 def turn(call: Callable[[], object]) -> float:

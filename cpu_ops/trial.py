@@ -14,7 +14,7 @@ import cpu_ops
 from cpu_ops.ffn import ffn
 from cpu_ops.input import input
 from cpu_ops.linear import linear
-from cpu_ops.measure import RULE, Buffer, Firing, Played, intercept, medians
+from cpu_ops.measure import RULE, Buffer, Firing, Played, intercept, medians, rounds
 from models.bits import BITS, FormatName
 from models.formats import Input
 from models.kv_cache import KvCache
@@ -46,9 +46,10 @@ def around(name: FormatName, memory: Tensor, width: int) -> Around:
     most = min(MOST_LAYERS, len(memory) // per_layer)
     layers = [Layer.over(memory[i * per_layer : (i + 1) * per_layer], name, width) for i in range(most)]
     few, many = (Trial.build(layers[:count]) for count in (FEW_LAYERS, most))
-    whole_few, whole_many, few_kernels, many_kernels = medians((few, many, Played.of(few.kernels), Played.of(many.kernels)))
-    layer_seconds = (whole_many - many_kernels - whole_few + few_kernels) / (most - FEW_LAYERS)
-    return Around(max(layer_seconds, 0.0), intercept((FEW_LAYERS, most), whole_few - few_kernels, whole_many - many_kernels))
+    calls = (few, many, Played.of(few.kernels), Played.of(many.kernels))
+    besides = [(whole_few - few_kernels, whole_many - many_kernels) for whole_few, whole_many, few_kernels, many_kernels in rounds(calls)]
+    of_few, of_many = medians(besides)
+    return Around(max(of_many - of_few, 0.0) / (most - FEW_LAYERS), intercept((FEW_LAYERS, most), of_few, of_many))
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,16 +78,23 @@ def load(config: Config) -> Ready:
 
 
 def known_hardware(device: torch.device) -> HardwareProfile:
-    """What was measured here before, unless a GPU has come or gone since."""
+    """What was measured here before, unless its file is old or damaged, or a GPU has come or gone since."""
     path = hardware_path()
-    if path.is_file():
-        hardware = load_hardware(path)
-        if (hardware.gpu is not None) == (device.type == "cuda"):
-            return hardware
+    kept = kept_hardware(path)
+    if kept is not None and (kept.gpu is not None) == (device.type == "cuda"):
+        return kept
     print("Measuring this machine, once, for some seconds …", flush=True)
     hardware = measure_hardware()
     save_hardware(hardware, path)
     return hardware
+
+
+def kept_hardware(path: Path) -> HardwareProfile | None:
+    """None when it is missing, damaged or old: measuring again takes seconds, asking the user to do it takes longer."""
+    try:
+        return load_hardware(path) if path.is_file() else None
+    except BadArtefact:
+        return None
 
 
 def known_profile(model: PackedModel, tokenizer: Tokenizer, device: torch.device) -> FiringProfile:

@@ -58,7 +58,7 @@ def test_what_is_played_runs_again_on_the_same_memory() -> None:
 
 def test_a_remainder_lost_in_noise_is_still_a_rate() -> None:
     assert measure.rate(1000, 2.0, 1.0) == 1000
-    assert measure.rate(1000, 2.0, 3.0) == pytest.approx(1000 / 0.02)
+    assert measure.rate(1000, 2.0, 3.0) == pytest.approx(1000 / 0.2)
 
 
 def test_warming_up_leaves_nothing_to_compile() -> None:

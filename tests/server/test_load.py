@@ -8,7 +8,7 @@ import pytest
 import server.load
 from models.errors import BadCheckpoint, BadValue, DoesNotFit
 from models.tokenizer import Tokenizer
-from profiles.hardware import HardwareProfile, save_hardware
+from profiles.hardware import HardwareProfile, load_hardware, save_hardware
 from profiles.shelf import hardware_path, profile_path
 from server.config import Config
 from server.load import Ready, load
@@ -97,3 +97,11 @@ EXTRA = (
     '{"id": 5000, "content": "<extra>", "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true},'
     '{"id": 5001, "content": "<more>", "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true},'
 )
+
+
+def test_a_hardware_file_of_an_older_version_is_measured_anew(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    hardware_path().write_text('{"version": 1}')
+    measured = HardwareProfile(gpu=None, cpu=CPU)
+    monkeypatch.setattr(server.load, "measure_hardware", lambda: measured)
+    load(config)
+    assert load_hardware(hardware_path()) == measured

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from models.errors import BadCheckpoint
 
@@ -39,9 +39,25 @@ class Entry:
         return math.prod(self.shape) * ITEM_BYTES[self.kind]
 
     def sample(self) -> bytes:
-        """A few bytes from the start, the middle and the end."""
-        starts = {0, max(0, self.nbytes // 2 - SAMPLE_BYTES), max(0, self.nbytes - SAMPLE_BYTES)}
-        return b"".join(read_exactly(self.path, self.offset + at, min(SAMPLE_BYTES, self.nbytes - at)) for at in sorted(starts))
+        return sampled(self.path, self.offset, self.nbytes)
+
+
+class Sampled(Protocol):
+    """What a fingerprint looks at of a tensor, in whatever container."""
+
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def sample(self) -> bytes: ...
+
+
+def sampled(path: Path, offset: int, nbytes: int) -> bytes:
+    """A few bytes from the start, the middle and the end of `nbytes` at `offset`."""
+    starts = {0, max(0, nbytes // 2 - SAMPLE_BYTES), max(0, nbytes - SAMPLE_BYTES)}
+    return b"".join(read_exactly(path, offset + at, min(SAMPLE_BYTES, nbytes - at)) for at in sorted(starts))
 
 
 def read_exactly(path: Path, offset: int, count: int) -> bytearray:
@@ -157,7 +173,7 @@ def has_weights(folder: Path) -> bool:
     return (folder / SINGLE).is_file() or (folder / INDEX).is_file()
 
 
-def fingerprint(config_digest: str, entries: Mapping[str, Entry]) -> str:
+def fingerprint(config_digest: str, entries: Mapping[str, Sampled]) -> str:
     """sha256 over config, tensor headers and sampled bytes of every tensor."""
     digest = hashlib.sha256(config_digest.encode())
     for name in sorted(entries):

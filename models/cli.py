@@ -1,4 +1,4 @@
-"""The command `models`: pack, list, rm, params.
+"""The command `models`: pack, list, rm, show, params.
 
 What was recorded of a model's neurons is known one floor up; `main` is told how to ask for it (`profiles/models_cli.py`).
 """
@@ -12,11 +12,12 @@ from models.arguments import Parser, count, share
 from models.bits import FORMAT_NAMES
 from models.command import Subcommand, run_subcommand
 from models.errors import BadValue
-from models.library import DEFAULT_FORMAT, entries, known_manifest, remove, shelf
+from models.library import DEFAULT_FORMAT, entries, find, is_packed, known_manifest, remove, shelf
 from models.manifest import Manifest
 from models.pack import packed
 from models.params import Activity, activity_at, every_neuron, parts_of, table
 from models.paths import BUNDLED_NAME
+from models.show import format_count, shown
 from models.units import format_bytes
 
 Recorded = Callable[[Manifest, Path | None], Activity | None]  # of a model, from the file named, or from where profiles are kept
@@ -31,7 +32,13 @@ def main(argv: Sequence[str] | None = None, recorded: Recorded = nothing_recorde
 
 
 def commands(recorded: Recorded) -> dict[str, Subcommand]:
-    return {"pack": pack_command, "list": list_command, "rm": rm_command, "params": partial(params_command, recorded)}
+    return {
+        "pack": pack_command,
+        "list": list_command,
+        "rm": rm_command,
+        "show": partial(show_command, recorded),
+        "params": partial(params_command, recorded),
+    }
 
 
 def build_parser() -> Parser:
@@ -41,6 +48,8 @@ def build_parser() -> Parser:
     pack.add_argument("model", nargs="?", default=BUNDLED_NAME, metavar="MODEL", help="a folder with config.json and safetensors files")
     pack.add_argument("--format", choices=FORMAT_NAMES, help=f"how weights are stored (default: {DEFAULT_FORMAT})")
     commands.add_parser("list", help="show what was packed, with sizes")
+    show = commands.add_parser("show", help="say what a model is: its shape, its bytes, what is sparse in it, what is missing")
+    show.add_argument("model", nargs="?", default=BUNDLED_NAME, metavar="MODEL", help="a model folder; config.json alone will do")
     params = commands.add_parser("params", help="count the parameters, and those that one token activates")
     params.add_argument("model", nargs="?", default=BUNDLED_NAME, metavar="MODEL", help="a model folder; config.json alone will do")
     params.add_argument("--sparsity", type=share("--sparsity"), metavar="SHARE", help="of a layer's neurons that are silent, like 0.9")
@@ -77,6 +86,12 @@ def rm_command(args: argparse.Namespace) -> int:
     return 0
 
 
+def show_command(recorded: Recorded, args: argparse.Namespace) -> int:
+    manifest = known_manifest(args.model)
+    print("\n".join(shown(manifest, recorded(manifest, None), predictors=False, packed=is_packed(find(args.model)))))
+    return 0
+
+
 def params_command(recorded: Recorded, args: argparse.Namespace) -> int:
     manifest = known_manifest(args.model)
     activity = chosen_activity(recorded, manifest, args)
@@ -99,9 +114,8 @@ def chosen_activity(recorded: Recorded, manifest: Manifest, args: argparse.Names
 def describe(manifest: Manifest) -> str:
     """'llama, 6.95 M parameters, 6 layers × 1024 neurons, bf16, from /models/x'."""
     spec = manifest.spec
-    millions = spec.parameters / 1e6
-    size = f"{millions:.2f} M" if millions < 1000 else f"{millions / 1000:.2f} B"
-    return f"{spec.family}, {size} parameters, {shape_of(manifest)}, {manifest.formats.neurons}, from {manifest.source}"
+    size = f"{format_count(spec.parameters)} parameters"
+    return f"{spec.family}, {size}, {shape_of(manifest)}, {manifest.formats.neurons}, from {manifest.source}"
 
 
 def shape_of(manifest: Manifest) -> str:

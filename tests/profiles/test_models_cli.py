@@ -78,6 +78,18 @@ def test_what_was_recorded_is_used_without_being_asked_for(tmp_path: Path, capsy
     assert activated(everything, "FFN")[1] == activated(said, "FFN")[0]
 
 
+def test_show_knows_what_was_recorded(tmp_path: Path, capsys: Capture) -> None:
+    assert main(["show"]) == 0
+    assert "as recorded over 200,000 tokens" in capsys.readouterr().out
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(TURBOSPARSE_MISTRAL))
+    assert main(["show", str(path)]) == 0
+    said = capsys.readouterr().out
+    assert "or of up" in said
+    assert "missing: weights" in said
+    assert "missing: a profile" in said
+
+
 @pytest.mark.parametrize("sparsity", ["1.01", "-0.1", "90", "101%", "nan", "", "0.9.9"])
 def test_a_sparsity_is_a_share(sparsity: str, capsys: Capture) -> None:
     assert main(["params", "--sparsity", sparsity]) == 2

@@ -38,7 +38,7 @@ class Wave:
     partial_floats: int
 
 
-_WAVES: WeakKeyDictionary[Segments, Sequence[Wave]] = WeakKeyDictionary()
+_WAVES: WeakKeyDictionary[Segments, dict[int | None, Sequence[Wave]]] = WeakKeyDictionary()  # by the window they are seen through
 _LAYERS: WeakKeyDictionary[KvCache, list[tuple[Block, int]]] = WeakKeyDictionary()
 
 
@@ -49,7 +49,7 @@ def attend(layer: int, qkv: Tensor, rotation: Rotation, segments: Segments, cach
         return layers.attend(layer, qkv, rotation, segments, cache)
     out = fresh(qkv.shape[0], spec.q_width)
     places = (*place(qkv), rotation.cos.data_ptr(), rotation.sin.data_ptr())
-    for wave in _WAVES.get(segments) or _waves(segments, spec):
+    for wave in _waves(segments, spec, spec.window(layer)):
         room = scratch(wave.partial_floats)
         run(attend_kernel, _layer(cache, layer), wave.address, wave.units, wave.products, *places, room.data_ptr(), out.data_ptr())
     return out
@@ -62,16 +62,18 @@ def compile_kernel() -> None:
 
 
 def only_wave(segments: Segments, spec: ModelSpec) -> Wave:
-    """Of segments of at most PIECE tokens."""
-    (wave,) = _WAVES.get(segments) or _waves(segments, spec)
+    """Of segments of at most PIECE tokens, where every layer has the same window."""
+    (wave,) = _waves(segments, spec, spec.window(0))
     return wave
 
 
-def _waves(segments: Segments, spec: ModelSpec) -> Sequence[Wave]:
+def _waves(segments: Segments, spec: ModelSpec, window: int | None) -> Sequence[Wave]:
     """The first piece of every segment, then the second ones, which see what the first ones have written, and so on."""
-    columns = zip_longest(*map(_pieces, segments.each))
-    waves = _WAVES[segments] = [_wave([piece for piece in column if piece is not None], spec) for column in columns]
-    return waves
+    known = _WAVES.setdefault(segments, {})
+    if window not in known:
+        columns = zip_longest(*map(_pieces, segments.each))
+        known[window] = [_wave([piece for piece in column if piece is not None], spec, window) for column in columns]
+    return known[window]
 
 
 def _pieces(segment: Segment) -> list[Segment]:
@@ -81,21 +83,21 @@ def _pieces(segment: Segment) -> list[Segment]:
     return [replace(segment, first=first, last=last, start=first + shift, end=last + shift) for first, last in cuts]
 
 
-def _wave(pieces: Sequence[Segment], spec: ModelSpec) -> Wave:
+def _wave(pieces: Sequence[Segment], spec: ModelSpec, window: int | None) -> Wave:
     rows, units, partials = [], 0, 0
     for one in pieces:
-        first = _first_seen(one, spec) // CHUNK
+        first = _first_seen(one, window) // CHUNK
         chunks = (one.end - 1) // CHUNK + 1 - first
         rows.append((one.slot, one.first, one.start, one.end, first, chunks, units, partials))
         units += spec.n_kv_heads * chunks
         partials += spec.n_heads * (one.end - one.start) * chunks * (HEADER + spec.head_dim)
     block = np.array([*rows, (0, 0, 0, 0, 0, 0, units, partials)], SEGMENT)
-    products = sum((one.end - one.start) * (one.end - _first_seen(one, spec)) for one in pieces) * spec.q_width * 2
+    products = sum((one.end - one.start) * (one.end - _first_seen(one, window)) for one in pieces) * spec.q_width * 2
     return Wave(block, block.ctypes.data, units, products, partials)
 
 
-def _first_seen(segment: Segment, spec: ModelSpec) -> int:
-    return 0 if spec.sliding_window is None else max(0, segment.start - spec.sliding_window + 1)
+def _first_seen(segment: Segment, window: int | None) -> int:
+    return 0 if window is None else max(0, segment.start - window + 1)
 
 
 def _layer(cache: KvCache, layer: int) -> int:
@@ -112,6 +114,6 @@ def _describe(cache: KvCache, layer: int) -> tuple[Block, int]:
     assert keys.stride() == values.stride()
     assert keys.stride(3) == 1
     strides = [stride * keys.element_size() for stride in keys.stride()]
-    shape = (spec.n_heads, spec.n_kv_heads, spec.head_dim, spec.sliding_window or 0)
+    shape = (spec.n_heads, spec.n_kv_heads, spec.head_dim, spec.window(layer) or 0)
     block = np.array([(*shape, keys.data_ptr(), values.data_ptr(), *strides[:3], keys.element_size(), spec.attention_scale)], LAYER)
     return block, block.ctypes.data

@@ -33,6 +33,8 @@ def ffn(bank: NeuronBank, x: Input, rule: FfnRule) -> Tensor:
         return ffn_by_tiles(bank, x, rule)
     if len(x) > FEW_TOKENS:
         return prompt_ffn(bank, x, rule, describe(bank, rule, None).address)
+    if bank.mask is not None:
+        return _predicted(bank, x, rule, bank.mask, x)
     return _by_selection(bank, x, rule, None, NOTHING)
 
 
@@ -40,7 +42,11 @@ def predicted_ffn(bank: NeuronBank, x: Input, rule: FfnRule, predictor: Predicto
     """`ffn` of the neurons that `predictor` names for each token from its `state` float32 [T, H]; above FEW_TOKENS tokens, of all."""
     if len(x) > FEW_TOKENS or len(x) * len(bank) == 0:
         return ffn(bank, x, rule)
-    inside = linear(predictor.inward, predictor.inward.format.input(state)).relu_()
+    return _predicted(bank, x, rule, predictor, predictor.inward.format.input(state))
+
+
+def _predicted(bank: NeuronBank, x: Input, rule: FfnRule, predictor: Predictor, read: Input) -> Tensor:
+    inside = linear(predictor.inward, read).relu_()
     made = predictor.outward.format.input(inside)
     check_meets(predictor.outward, made)
     return _by_selection(bank, x, rule, predictor, input_places(made))

@@ -1,10 +1,13 @@
-"""`norm` on the CPU."""
+"""`norm` and `layer_norm` on the CPU."""
 
 from torch import Tensor
 
 from cpu_ops.describe import float_bits, place
 from cpu_ops.kernels.norm import norm as norm_kernel
 from cpu_ops.tape import fresh, run
+from models.layers import layer_norm
+
+__all__ = ["layer_norm", "norm"]  # the second in plain torch: a token's bits are its own there too
 
 
 def norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:

@@ -43,7 +43,17 @@ def prompt_linear(rows: Rows, x: Input, bias: Tensor | None) -> Tensor:
 
 def ffn_by_tiles(bank: NeuronBank, x: Input, rule: FfnRule) -> Tensor:
     """What the neurons of `bank` add, of any format: x [T, H] -> float32 [T, H]."""
-    return _dense_down(_activations(bank, x, rule, torch.empty(len(x), len(bank))), bank.down)
+    h = _activations(bank, x, rule, torch.empty(len(x), len(bank)))
+    silence(bank, x, h)
+    return _dense_down(h, bank.down)
+
+
+def silence(bank: NeuronBank, x: Input, h: Tensor) -> None:
+    """Zeros in h float32 [T, n] where the bank's mask, if it has one, does not name a neuron."""
+    if bank.mask is not None:
+        inside = prompt_linear(bank.mask.inward, x, None).relu_()
+        score = prompt_linear(bank.mask.outward, bank.mask.outward.format.input(inside), None)
+        h.masked_fill_(~(score >= bank.mask.threshold), 0.0)
 
 
 def prompt_ffn(bank: NeuronBank, x: Input, rule: FfnRule, block: int) -> Tensor:
@@ -58,6 +68,7 @@ def prompt_ffn(bank: NeuronBank, x: Input, rule: FfnRule, block: int) -> Tensor:
         run(neurons_kernel, *meeting(bank.up, x, excess), block, h.data_ptr())
     else:
         _activations(bank, x, rule, h)
+    silence(bank, x, h)
     if int(h.count_nonzero()) > FEW_FIRE * h.numel():
         return _dense_down(h, bank.down)
     return _listed_down(h, lists.view(torch.int32), bank.down)

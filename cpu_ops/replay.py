@@ -16,6 +16,7 @@ from cpu_ops.kernels.replay import function_of, replay
 from cpu_ops.tape import Tape, recording
 from models.kv_cache import KvCache
 from models.layers import Rotation, Segments
+from models.spec import ModelSpec
 
 Layers = Callable[[Tensor, Rotation, Segments, KvCache], Tensor]
 SEGMENTS, UNITS, PRODUCTS, PARTIALS = (list(ATTEND.names or ()).index(name) for name in ("segments", "units", "products", "partials"))
@@ -45,6 +46,12 @@ class Recorded:
 
 
 _RECORDED: WeakKeyDictionary[KvCache, dict[int, Recorded]] = WeakKeyDictionary()
+
+
+def holds(spec: ModelSpec) -> bool:
+    """Whether layers of this model are kernels throughout, alike in every layer: what else they do, a tape would not repeat."""
+    torch_only = spec.norm == "layer" or spec.qk_norm or spec.residual_scale != 1 or spec.n_experts > 1
+    return not torch_only and not spec.turned and not spec.windowed
 
 
 def replayed(x: Tensor, rotation: Rotation, segments: Segments, cache: KvCache, layers: Layers) -> Tensor:

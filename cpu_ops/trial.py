@@ -19,7 +19,7 @@ from models.bits import BITS, FormatName
 from models.formats import Input
 from models.kv_cache import KvCache
 from models.spec import ModelSpec, Rope
-from models.spine import LayerSpine, Spine
+from models.spine import Entrance, LayerSpine, Norm, Spine
 from models.step import Step
 from models.transformer import Transformer
 
@@ -64,7 +64,9 @@ class Layer:
         """memory: uint8 [ROWS_OF_WIDTH · width · row], which is written over."""
         matrix, ones = Buffer.over(memory, name, width).matrix, torch.ones(width)
         bank = Buffer.over(memory[4 * width * BITS[name].row_bytes(width) :], name, width)
-        return cls(LayerSpine(ones, matrix[: 3 * width], None, matrix[3 * width : 4 * width], None, ones, None), bank.firing(FIRING))
+        return cls(
+            LayerSpine(Norm(ones), matrix[: 3 * width], None, matrix[3 * width : 4 * width], None, Norm(ones), None), bank.firing(FIRING)
+        )
 
     def compute(self) -> None:
         """The kernels that are measured apart."""
@@ -107,7 +109,7 @@ class Trial:
         embed, heads = some[:VOCAB], some.k // HEAD
         rope = Rope(1e4, HEAD)
         spec = ModelSpec("llama", len(layers), some.k, heads, heads, HEAD, len(layers[0].firing.bank), VOCAB, 2 * POSITION, RULE, rope)
-        spine = Spine(embed, [layer.spine for layer in layers], torch.ones(some.k), embed)
+        spine = Spine(Entrance(embed), [layer.spine for layer in layers], Norm(torch.ones(some.k)), embed)
         model = Transformer(spec, spine, LayersFfn(layers), cpu_ops, repeat=cpu_ops.replayed)
         return cls(model, layers, KvCache(spec, slots=1, context=2 * POSITION))
 

@@ -1,5 +1,7 @@
 """`ffn` on a torch device: hot neurons fire often, so every one is computed, tile by tile, and the silent ones masked."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -7,6 +9,7 @@ from gpu_ops.tiles import exact_products, tiles
 from models.bank import NeuronBank
 from models.ffn import combine, combine_firing, neurons
 from models.formats import Input
+from models.predictor import Predictor
 from models.rows import Rows
 from models.spec import FfnRule
 
@@ -41,4 +44,9 @@ def one_by_one(bank: NeuronBank, values: Tensor, rule: FfnRule) -> Tensor:
 def widened(bank: NeuronBank) -> NeuronBank:
     """The same neurons, gate and up as float32 rows."""
     gate = None if bank.gate is None else Rows.encode("float32", bank.gate.decode())
-    return NeuronBank(gate, Rows.encode("float32", bank.up.decode()), bank.down, bank.gate_bias, bank.up_bias)
+    return NeuronBank(gate, Rows.encode("float32", bank.up.decode()), bank.down, bank.gate_bias, bank.up_bias, widened_mask(bank.mask))
+
+
+def widened_mask(mask: Predictor | None) -> Predictor | None:
+    """Its inward rows float32, since they meet what gate and up meet; the outward ones meet what their own format makes of it."""
+    return None if mask is None else replace(mask, inward=Rows.encode("float32", mask.inward.decode()))

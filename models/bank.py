@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from models.predictor import Predictor
 from models.rows import Rows
 
 
@@ -12,7 +13,8 @@ from models.rows import Rows
 class NeuronBank:
     """Neuron i is row i of `gate` (None when plain), of `up`, and of `down` (the transposed down projection).
 
-    Biases are float32 [N]. The bias of the down projection belongs to the transformer.
+    Biases are float32 [N]. The bias of the down projection belongs to the transformer. `mask` is a predictor that is part of the
+    model: a neuron that it does not name is silent. It reads the state that the bank gets, in the bank's format.
     """
 
     gate: Rows | None
@@ -20,11 +22,14 @@ class NeuronBank:
     down: Rows
     gate_bias: Tensor | None = None
     up_bias: Tensor | None = None
+    mask: Predictor | None = None
 
     def __post_init__(self) -> None:
         assert self.gate is None or len(self.gate) == len(self.up)
         assert len(self.up) == len(self.down)
         assert self.up.k == self.down.k
+        assert self.mask is None or (self.mask.reads == "normed" and len(self.mask.outward) == len(self.up))
+        assert self.mask is None or self.mask.inward.format is self.up.format
 
     def __len__(self) -> int:
         return len(self.up)
@@ -39,6 +44,7 @@ class NeuronBank:
 
     @property
     def nbytes(self) -> int:
+        """Of the neurons, the mask left out."""
         rows = [self.up, self.down] if self.gate is None else [self.gate, self.up, self.down]
         return sum(part.nbytes for part in rows) + sum(4 * len(bias) for bias in (self.gate_bias, self.up_bias) if bias is not None)
 
@@ -50,6 +56,7 @@ class NeuronBank:
             down=self.down[which],
             gate_bias=None if self.gate_bias is None else self.gate_bias[which],
             up_bias=None if self.up_bias is None else self.up_bias[which],
+            mask=None if self.mask is None else self.mask[which],
         )
 
     def to(self, device: torch.device | str) -> "NeuronBank":
@@ -59,4 +66,5 @@ class NeuronBank:
             down=self.down.to(device),
             gate_bias=None if self.gate_bias is None else self.gate_bias.to(device),
             up_bias=None if self.up_bias is None else self.up_bias.to(device),
+            mask=None if self.mask is None else self.mask.to(device),
         )

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from models.bank import NeuronBank
 from models.formats import Input
+from models.predictor import named
 from models.rows import Rows
 from models.spec import Activation, FfnRule
 
@@ -50,7 +51,12 @@ def activate(gate: Tensor | None, up: Tensor, rule: FfnRule) -> Tensor:
 def neurons(bank: NeuronBank, x: Input, rule: FfnRule) -> Tensor:
     """h float32 [T, N] of every neuron of the bank."""
     gate = None if bank.gate is None else dense_linear(bank.gate, x, bank.gate_bias)
-    return activate(gate, dense_linear(bank.up, x, bank.up_bias), rule)
+    return masked(bank, x, activate(gate, dense_linear(bank.up, x, bank.up_bias), rule))
+
+
+def masked(bank: NeuronBank, x: Input, h: Tensor) -> Tensor:
+    """h [T, N] with zeros where the bank's mask, if it has one, does not name a neuron."""
+    return h if bank.mask is None else torch.where(named(bank.mask, x), h, 0.0)
 
 
 def combine_firing(h: Tensor, down: Tensor) -> Tensor:

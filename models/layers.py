@@ -5,6 +5,7 @@ Plain torch, any device: the definition that kernels are held to.
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -55,14 +56,18 @@ class Rotation:
         first, second = x.chunk(2, dim=-1)
         return torch.cat((first * self.cos - second * self.sin, second * self.cos + first * self.sin), dim=-1)
 
+    def none(self) -> "Rotation":
+        """One that turns nothing, for the same tokens."""
+        return Rotation(torch.ones_like(self.cos), torch.zeros_like(self.sin))
+
 
 class Rotary:
-    """Makes the rotation of each step."""
+    """Makes the rotation of each step; of a model without rotary positions, one that turns nothing."""
 
     def __init__(self, spec: ModelSpec, device: torch.device) -> None:
-        assert spec.rope is not None
-        self.frequencies = torch.from_numpy(inverse_frequencies(spec.rope)).to(device)  # [dim/2]
-        self.factor = spec.rope.attention_factor
+        turning = np.zeros(spec.head_dim // 2, np.float32) if spec.rope is None else inverse_frequencies(spec.rope)
+        self.frequencies = torch.from_numpy(turning).to(device)  # [dim/2]
+        self.factor = 1.0 if spec.rope is None else spec.rope.attention_factor
 
     def at(self, positions: Tensor) -> Rotation:
         angles = positions.float().unsqueeze(1) * self.frequencies
@@ -71,6 +76,10 @@ class Rotary:
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     return F.rms_norm(x, weight.shape, weight, eps)
+
+
+def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    return F.layer_norm(x, weight.shape, weight, bias, eps)
 
 
 def visible(segment: Segment, oldest: int, window: int | None, device: torch.device) -> Tensor | None:
@@ -88,7 +97,7 @@ def attend(layer: int, qkv: Tensor, rotation: Rotation, segments: Segments, cach
 
     Rows that belong to none of the segments are not set.
     """
-    spec = cache.spec
+    spec, window = cache.spec, cache.spec.window(layer)
     q, k, v = qkv.split((spec.q_width, spec.kv_width, spec.kv_width), dim=1)
     q = rotation(q.unflatten(1, (spec.n_heads, spec.head_dim)))
     k = rotation(k.unflatten(1, (spec.n_kv_heads, spec.head_dim)))
@@ -97,16 +106,16 @@ def attend(layer: int, qkv: Tensor, rotation: Rotation, segments: Segments, cach
     for segment in segments.each:
         rows = slice(segment.first, segment.last)
         cache.write(layer, segment.slot, segment.start, k[rows], v[rows])
-        oldest = 0 if spec.sliding_window is None else max(0, segment.start - spec.sliding_window + 1)
+        oldest = 0 if window is None else max(0, segment.start - window + 1)
         keys, values = cache.read(layer, segment.slot, oldest, segment.end)
-        mixed[rows] = attend_segment(spec, segment, q[rows], keys, values, oldest)
+        mask = visible(segment, oldest, window, qkv.device)
+        mixed[rows] = attend_segment(spec, q[rows], keys, values, mask)
     return mixed
 
 
-def attend_segment(spec: ModelSpec, segment: Segment, queries: Tensor, keys: Tensor, values: Tensor, oldest: int) -> Tensor:
-    """queries [t, heads, dim], keys and values [kv heads, end - oldest, dim] -> [t, heads·dim]."""
+def attend_segment(spec: ModelSpec, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+    """queries [t, heads, dim], keys and values [kv heads, s, dim], mask bool [t, s] -> [t, heads·dim]."""
     t = queries.shape[0]
-    mask = visible(segment, oldest, spec.sliding_window, queries.device)
     grouped = queries.transpose(0, 1)  # [heads, t, dim]
     out = F.scaled_dot_product_attention(
         grouped[None], keys[None], values[None], attn_mask=mask, scale=spec.attention_scale, enable_gqa=spec.n_heads != spec.n_kv_heads

@@ -75,6 +75,7 @@ def layer_file(layer: int) -> str:
     return f"layer-{layer:04d}.bin"
 
 
+INWARD, OUTWARD = "predictor.inward", "predictor.outward"  # of an expert, in the spine's file
 SPINE_FILE = "spine.bin"
 MANIFEST_FILE = "manifest.json"
 
@@ -90,25 +91,57 @@ class SpineShape:
 
 def spine_tensors(spec: ModelSpec, formats: Formats) -> Iterator[tuple[str, SpineShape]]:
     """Every tensor of the spine's file, in its order."""
-    embedding = SpineShape(formats.embedding, spec.vocab, spec.hidden)
+    embedding = SpineShape(formats.embedding, spec.vocab, spec.width)
     yield "embed", embedding
     if not spec.tied_head:
         yield "head", embedding
-    yield "norm", SpineShape("float32", 1, spec.hidden)
+    if spec.learned_positions:
+        yield "positions", SpineShape("float32", spec.context, spec.hidden)
+    if spec.embedding_width is not None:
+        yield "project_in", SpineShape(formats.spine, spec.hidden, spec.width)
+        yield "project_out", SpineShape(formats.spine, spec.width, spec.hidden)
+    if not spec.norm_after:
+        yield from _norm("norm", spec)
     for layer in range(spec.n_layers):
         for name, shape in _layer_tensors(spec, formats.spine):
+            yield f"layers.{layer}.{name}", shape
+    for layer in range(spec.n_layers if spec.predictors else 0):
+        for name, shape in _predictor_tensors(spec, formats.neurons, layer):
             yield f"layers.{layer}.{name}", shape
 
 
 def _layer_tensors(spec: ModelSpec, name: FormatName) -> Iterator[tuple[str, SpineShape]]:
     vector, attended = SpineShape("float32", 1, spec.hidden), spec.q_width + 2 * spec.kv_width
-    yield "attention_norm", vector
+    yield from _norm("attention_norm", spec)
     yield "qkv", SpineShape(name, attended, spec.hidden)
     yield "o", SpineShape(name, spec.hidden, spec.q_width)
-    yield "ffn_norm", vector
+    if not spec.shared_norm:
+        yield from _norm("ffn_norm", spec)
     if spec.o_bias:
         yield "o_bias", vector
     if spec.ffn_bias:
         yield "down_bias", vector
     if spec.qkv_bias:
         yield "qkv_bias", SpineShape("float32", 1, attended)
+    if spec.qk_norm:
+        yield "q_norm", SpineShape("float32", 1, spec.head_dim)
+        yield "k_norm", SpineShape("float32", 1, spec.head_dim)
+    if spec.n_experts > 1:
+        yield "router", SpineShape("float32", spec.n_experts, spec.hidden)
+
+
+def _norm(name: str, spec: ModelSpec) -> Iterator[tuple[str, SpineShape]]:
+    yield name, SpineShape("float32", 1, spec.hidden)
+    if spec.norm == "layer":
+        yield f"{name}_bias", SpineShape("float32", 1, spec.hidden)
+
+
+def is_predictor(name: str) -> bool:
+    """Whether a tensor of the spine's file belongs to a predictor."""
+    return name.endswith((INWARD, OUTWARD))
+
+
+def _predictor_tensors(spec: ModelSpec, name: FormatName, layer: int) -> Iterator[tuple[str, SpineShape]]:
+    for expert in range(spec.n_experts):
+        yield f"experts.{expert}.{INWARD}", SpineShape(name, spec.rank(layer), spec.hidden)
+        yield f"experts.{expert}.{OUTWARD}", SpineShape(name, spec.n_neurons, spec.rank(layer))

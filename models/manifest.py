@@ -36,7 +36,9 @@ class Sizes(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     embedding: int  # embedding and head, once when tied
-    spine: int  # all other spine tensors: attention, norms, biases, routers
+    spine: int  # attention, norms, biases, routers, and what leads from the embedding and back
+    positions: int = 0  # the table of learned positions
+    predictors: int = 0  # that came with the checkpoint
     gate_row: int
     up_row: int
     down_row: int
@@ -71,8 +73,8 @@ class Manifest(BaseModel):
 
     @property
     def spine_bytes(self) -> int:
-        """Everything that is not a neuron."""
-        return self.sizes.embedding + self.sizes.spine
+        """Everything that is neither a neuron nor a predictor."""
+        return self.sizes.embedding + self.sizes.spine + self.sizes.positions
 
     @property
     def neurons_bytes(self) -> int:
@@ -81,16 +83,20 @@ class Manifest(BaseModel):
 
 def computed_sizes(spec: ModelSpec, formats: Formats) -> Sizes:
     """The bytes packing will count, computed from shapes alone; a test holds the two equal."""
-    linear = BITS[formats.spine].row_bytes
+    linear, neurons = BITS[formats.spine].row_bytes, BITS[formats.neurons].row_bytes
     attention = (spec.q_width + 2 * spec.kv_width) * linear(spec.hidden) + spec.hidden * linear(spec.q_width)
-    biases = spec.qkv_bias * (spec.q_width + 2 * spec.kv_width) + spec.o_bias * spec.hidden + spec.ffn_bias * spec.n_experts * spec.hidden
-    norms = 2 * spec.hidden * (2 if spec.norm == "layer" else 1)
-    router = spec.n_experts * BITS["float32"].row_bytes(spec.hidden) if spec.n_experts > 1 else 0
-    final_norm = spec.hidden * (2 if spec.norm == "layer" else 1)
-    row = BITS[formats.neurons].row_bytes(spec.hidden)
+    biases = spec.qkv_bias * (spec.q_width + 2 * spec.kv_width) + spec.o_bias * spec.hidden + spec.ffn_bias * spec.hidden
+    projections = spec.hidden * linear(spec.width) + spec.width * linear(spec.hidden) if spec.embedding_width else 0
+    predictors = sum(
+        spec.rank(layer) * neurons(spec.hidden) + spec.n_neurons * neurons(spec.rank(layer))
+        for layer in range(spec.n_layers if spec.predictors else 0)
+    )
+    row = neurons(spec.hidden)
     return Sizes(
-        embedding=spec.vocab * BITS[formats.embedding].row_bytes(spec.hidden) * (1 if spec.tied_head else 2),
-        spine=spec.n_layers * (attention + 4 * (biases + norms) + router) + 4 * final_norm,
+        embedding=spec.vocab * BITS[formats.embedding].row_bytes(spec.width) * (1 if spec.tied_head else 2),
+        spine=spec.n_layers * (attention + 4 * biases) + 4 * (spec.norm_parameters + spec.router_parameters) + projections,
+        positions=4 * spec.position_parameters,
+        predictors=spec.n_experts * predictors,
         gate_row=0 if spec.rule.kind == "plain" else row,
         up_row=row,
         down_row=row,

@@ -24,6 +24,9 @@ class Ops(Protocol):
     def norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         """x float32 [T, H] -> x / sqrt(mean(x²) + eps) · weight."""
 
+    def layer_norm(self, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+        """x float32 [T, H] -> (x - mean(x)) / sqrt(variance(x) + eps) · weight + bias."""
+
     def input(self, format: Format, x: Tensor) -> Input:
         """`format.input(x)`, to the bit: float32 [T, K] -> what rows of the format are multiplied with."""
 
@@ -40,7 +43,7 @@ class Ops(Protocol):
         """What the neurons of `bank` add to the residual: x [T, H] -> float32 [T, H]; zeros for an empty bank.
 
         Exact: a neuron contributes unless its activation is exactly zero, and then nothing, whatever its other weights are
-        (NaN included). A NaN in a gate propagates.
+        (NaN included). A NaN in a gate propagates. Where the bank has a mask, only what it names contributes.
         """
 
 
@@ -57,6 +60,6 @@ class Ffn(Protocol):
     def start(self, layer: int, x: Tensor, residual: Tensor, routing: Tensor | None) -> Pending:
         """Queues layer `layer` on the normed state `x` [T, H].
 
-        `residual` [T, H] is the state before the norm, which predictors read. `routing` is None for a dense layer, else
-        float32 [T, E]: the weight of each expert for each token, zero where it was not routed to.
+        `residual` [T, H] is the state before the norm (of a parallel layer, its input), which predictors read. `routing` is None
+        for a dense layer, else float32 [T, E]: the weight of each expert for each token, zero where it was not routed to.
         """

@@ -20,7 +20,18 @@ from models.bits import BITS, FormatName
 from models.checkpoint.base import Checkpoint
 from models.checkpoint.safetensors import open_safetensors
 from models.errors import BadArtefact
-from models.layout import ALIGNMENT, MANIFEST_FILE, SPINE_FILE, Region, aligned, bank_regions, layer_bytes, layer_file, spine_tensors
+from models.layout import (
+    ALIGNMENT,
+    MANIFEST_FILE,
+    SPINE_FILE,
+    Region,
+    aligned,
+    bank_regions,
+    is_predictor,
+    layer_bytes,
+    layer_file,
+    spine_tensors,
+)
 from models.library import DEFAULT_FORMAT, LOCK_FILE, check_asked_format, find, is_packed, shelf
 from models.manifest import REMEDY, VERSION, Formats, Manifest, Sizes, StoredTensor, computed_sizes
 from models.packed import PackedModel
@@ -117,10 +128,17 @@ def counted_sizes(target: Path, draft: Manifest, stored: dict[str, StoredTensor]
         path = target / layer_file(layer)
         if path.stat().st_size != layer_bytes(draft):
             raise BadArtefact(path, f"has {path.stat().st_size} bytes, should have {layer_bytes(draft)}", REMEDY)
-    total = {"embedding": 0, "spine": 0}
+    total = {"embedding": 0, "spine": 0, "positions": 0, "predictors": 0}
     for name, tensor in stored.items():
-        total["embedding" if name in ("embed", "head") else "spine"] += tensor.rows * BITS[tensor.format].row_bytes(tensor.width)
+        total[class_of(name)] += tensor.rows * BITS[tensor.format].row_bytes(tensor.width)
     return draft.sizes.model_copy(update=total)
+
+
+def class_of(name: str) -> str:
+    """The field of Sizes that a stored tensor counts for."""
+    if is_predictor(name):
+        return "predictors"
+    return {"embed": "embedding", "head": "embedding", "positions": "positions"}.get(name, "spine")
 
 
 def write_layer(checkpoint: Checkpoint, draft: Manifest, layer: int, path: Path) -> None:
@@ -145,7 +163,7 @@ def matrix_records(checkpoint: Checkpoint, name: str, format_name: FormatName) -
     def encode(chunk: tuple[int, int]) -> Tensor:
         return Rows.encode(format_name, checkpoint.stored(name, *chunk)).records()
 
-    return in_parallel(encode, chunks(*checkpoint.source.shape(checkpoint.foreign(name))))
+    return in_parallel(encode, chunks(*checkpoint.shape(name)))
 
 
 def _up_down_records(checkpoint: Checkpoint, base: str, name: FormatName) -> Iterator[Tensor]:
@@ -199,7 +217,7 @@ def sources_of(name: str) -> tuple[str, ...]:
 
 def spine_records(checkpoint: Checkpoint, sources: tuple[str, ...], name: FormatName) -> Iterator[Tensor]:
     """uint8 records [m, row_bytes], chunk by chunk."""
-    shapes = [checkpoint.source.shape(checkpoint.foreign(source)) for source in sources]
+    shapes = [checkpoint.shape(source) for source in sources]
     if len(shapes[0]) == 1:
         joined = torch.cat([checkpoint.read(source) for source in sources])
         yield Rows.encode(name, joined.unsqueeze(0)).records()

@@ -13,11 +13,24 @@ from models.arena import allocate
 from models.bank import NeuronBank
 from models.bits import BITS
 from models.errors import BadArtefact
-from models.layout import MANIFEST_FILE, SPINE_FILE, BankRegions, Region, bank_regions, layer_bytes, layer_file, spine_tensors
+from models.layout import (
+    INWARD,
+    MANIFEST_FILE,
+    OUTWARD,
+    SPINE_FILE,
+    BankRegions,
+    Region,
+    bank_regions,
+    is_predictor,
+    layer_bytes,
+    layer_file,
+    spine_tensors,
+)
 from models.manifest import REMEDY, Manifest, StoredTensor, computed_sizes, load_manifest
+from models.predictor import ABOVE_ZERO, Predictor
 from models.reading import Span, contiguous, in_parallel, opened, read, scattered
 from models.rows import Rows
-from models.spine import LayerSpine, Spine
+from models.spine import Entrance, LayerSpine, Norm, Spine
 
 Allocate = Callable[[int], Tensor]  # bytes -> uint8 [bytes] in CPU memory
 
@@ -47,17 +60,28 @@ class PackedModel:
 
     def load_spine(self, device: torch.device | str = "cpu", allocate: Allocate = allocate) -> Spine:
         """Everything but the neurons, put where `allocate` says (called from several threads) when `device` is the CPU."""
-        tensors = self._tensors(list(self.manifest.spine), device, allocate)
+        tensors = self._tensors([name for name in self.manifest.spine if not is_predictor(name)], device, allocate)
         layers = [layer_spine(tensors, layer) for layer in range(self.manifest.spec.n_layers)]
         head = tensors["embed" if self.manifest.spec.tied_head else "head"]
-        return Spine(tensors["embed"], layers, _vector(tensors, "norm"), head)
+        return Spine(_entrance(tensors), layers, _norm(tensors, "norm"), head, tensors.get("project_out"))
 
-    def load_embedding(self, device: torch.device | str = "cpu") -> Rows:
-        return self._tensors(["embed"], device, allocate)["embed"]
+    def load_entrance(self, device: torch.device | str = "cpu") -> Entrance:
+        names = [name for name in ("embed", "positions", "project_in") if name in self.manifest.spine]
+        return _entrance(self._tensors(names, device, allocate))
 
     def load_layer_spine(self, layer: int, device: torch.device | str = "cpu") -> LayerSpine:
-        names = [name for name in self.manifest.spine if name.startswith(f"layers.{layer}.")]
+        names = [name for name in self.manifest.spine if name.startswith(f"layers.{layer}.") and not is_predictor(name)]
         return layer_spine(self._tensors(names, device, allocate), layer)
+
+    def load_predictors(self, layer: int) -> list[Predictor]:
+        """Those that came with the checkpoint, one per expert, in file order and in CPU memory; none when it has none."""
+        names = [name for name in self.manifest.spine if name.startswith(f"layers.{layer}.") and is_predictor(name)]
+        tensors = self._tensors(names, "cpu", allocate)
+        pairs = ((tensors[f"layers.{layer}.experts.{expert}.{part}"] for part in (INWARD, OUTWARD)) for expert in self._experts(names))
+        return [Predictor(inward, outward, ABOVE_ZERO) for inward, outward in pairs]
+
+    def _experts(self, names: Sequence[str]) -> range:
+        return range(self.manifest.spec.n_experts if names else 0)
 
     def _tensors(self, names: Sequence[str], device: torch.device | str, take: Allocate) -> dict[str, Rows]:
         with opened(self.folder / SPINE_FILE) as descriptor:
@@ -90,9 +114,18 @@ class PackedModel:
         places = [torch.arange(spec.n_neurons) if order is None else inverse(order[expert]) for expert in range(spec.n_experts)]
         with opened(self.folder / layer_file(layer)) as descriptor:
             read(descriptor, [span for bank, place in zip(banks, places, strict=True) for span in bank.spans(place)])
-        return [(self._bank([part.to(hot_device) for part in bank.hot]), self._bank(bank.cold)) for bank in banks]
+        masks: Sequence[Predictor | None] = self.load_predictors(layer) if spec.masked else [None] * spec.n_experts
+        if order is not None:
+            masks = [mask and mask[order[expert]] for expert, mask in enumerate(masks)]
+        return [self._parted(bank, mask, hot_device) for bank, mask in zip(banks, masks, strict=True)]
 
-    def _bank(self, records: Sequence[Tensor]) -> NeuronBank:
+    def _parted(self, bank: "_BankMemory", mask: Predictor | None, hot_device: torch.device | str) -> tuple[NeuronBank, NeuronBank]:
+        """Hot and cold bank of one expert, each with its neurons' rows of the mask."""
+        cut = len(bank.hot[0])
+        hot, cold = (None, None) if mask is None else (mask[:cut].to(hot_device), mask[cut:])
+        return self._bank([part.to(hot_device) for part in bank.hot], hot), self._bank(bank.cold, cold)
+
+    def _bank(self, records: Sequence[Tensor], mask: Predictor | None) -> NeuronBank:
         """A bank over records: gate [n, g], up|down [n, u + d], biases [n, 4]; a record of no bytes stands for what is not there."""
         gate, both, gate_bias, up_bias = records
         name, k, up_bytes = self.manifest.formats.neurons, self.manifest.spec.hidden, self.manifest.sizes.up_row
@@ -102,6 +135,7 @@ class PackedModel:
             down=Rows.view(name, k, both[:, up_bytes:]),
             gate_bias=gate_bias.view(torch.float32)[:, 0] if gate_bias.shape[1] else None,
             up_bias=up_bias.view(torch.float32)[:, 0] if up_bias.shape[1] else None,
+            mask=mask,
         )
 
 
@@ -148,15 +182,28 @@ def _records(region: Region, count: int, take: Allocate) -> Tensor:
 def layer_spine(tensors: Mapping[str, Rows], layer: int) -> LayerSpine:
     """The tensors of one layer, by their names in the manifest."""
     at = f"layers.{layer}"
+    attention_norm = _norm(tensors, f"{at}.attention_norm")
+    assert attention_norm is not None
     return LayerSpine(
-        attention_norm=_vector(tensors, f"{at}.attention_norm"),
+        attention_norm=attention_norm,
         qkv=tensors[f"{at}.qkv"],
         qkv_bias=_optional(tensors, f"{at}.qkv_bias"),
         o=tensors[f"{at}.o"],
         o_bias=_optional(tensors, f"{at}.o_bias"),
-        ffn_norm=_vector(tensors, f"{at}.ffn_norm"),
+        ffn_norm=_norm(tensors, f"{at}.ffn_norm"),
         down_bias=_optional(tensors, f"{at}.down_bias"),
+        q_norm=_optional(tensors, f"{at}.q_norm"),
+        k_norm=_optional(tensors, f"{at}.k_norm"),
+        router=tensors.get(f"{at}.router"),
     )
+
+
+def _entrance(tensors: Mapping[str, Rows]) -> Entrance:
+    return Entrance(tensors["embed"], tensors.get("positions"), tensors.get("project_in"))
+
+
+def _norm(tensors: Mapping[str, Rows], name: str) -> Norm | None:
+    return Norm(_vector(tensors, name), _optional(tensors, f"{name}_bias")) if name in tensors else None
 
 
 def _vector(tensors: Mapping[str, Rows], name: str) -> Tensor:

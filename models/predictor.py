@@ -3,13 +3,15 @@
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from models.ffn import dense_linear
 from models.formats import Input
 from models.rows import Rows
 
 State = Literal["normed", "residual"]
+ABOVE_ZERO = float(torch.finfo(torch.float32).tiny)  # the threshold of "more likely than not", which a score of exactly 0 is not
 
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
@@ -35,9 +37,17 @@ class Predictor:
         """For some of the bank's neurons."""
         return Predictor(self.inward, self.outward[which], self.threshold, self.reads)
 
+    def to(self, device: torch.device | str) -> "Predictor":
+        return Predictor(self.inward.to(device), self.outward.to(device), self.threshold, self.reads)
+
 
 def predicted(predictor: Predictor, state: Tensor) -> Tensor:
     """state float32 [T, H] -> bool [T, N], in plain torch: what kernels are held to."""
-    inside = dense_linear(predictor.inward, predictor.inward.format.input(state)).relu()
+    return named(predictor, predictor.inward.format.input(state))
+
+
+def named(predictor: Predictor, x: Input) -> Tensor:
+    """The same from what the inward rows meet."""
+    inside = F.linear(x.decode(), predictor.inward.decode()).relu()
     made: Input = predictor.outward.format.input(inside)
-    return dense_linear(predictor.outward, made) >= predictor.threshold
+    return F.linear(made.decode(), predictor.outward.decode()) >= predictor.threshold

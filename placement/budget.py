@@ -99,7 +99,7 @@ def spine_lines(manifest: Manifest, demand: Demand) -> list[Line]:
         Line(name="spine", bytes=manifest.spine_bytes),
         Line(name="KV cache", bytes=manifest.spec.kv_bytes_per_token() * demand.context * demand.slots),
         Line(name="workspace", bytes=workspace_bytes(manifest.spec, demand.context, demand.slots, tile)),
-        Line(name="predictors", bytes=0),  # selection is exact; a model with predictors will count them here
+        Line(name="predictors", bytes=mask_bytes(manifest)),
     ]
 
 
@@ -109,7 +109,13 @@ def cpu_lines(manifest: Manifest, demand: Demand) -> list[Line]:
         return spine_lines(manifest, demand)
     pinned = 2 * STATE_BYTES * (PROMPT_CHUNK + demand.slots) * manifest.spec.hidden  # a step's input, and its partial sum
     workspace = workspace_bytes(manifest.spec, 0, demand.slots, CPU_TILE)  # attention stays on the GPU
-    return [Line(name="workspace", bytes=workspace), Line(name="pinned buffers", bytes=pinned)]
+    masks = [Line(name="predictors", bytes=mask_bytes(manifest))] if manifest.spec.masked else []
+    return [Line(name="workspace", bytes=workspace), Line(name="pinned buffers", bytes=pinned), *masks]
+
+
+def mask_bytes(manifest: Manifest) -> int:
+    """Of predictors that are part of the model: counted whole on either side, though each keeps only its neurons' rows of them."""
+    return manifest.sizes.predictors if manifest.spec.masked else 0
 
 
 def total_of(lines: list[Line]) -> int:

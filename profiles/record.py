@@ -21,7 +21,7 @@ from models.packed import PackedModel
 from models.spec import ModelSpec
 from models.spine import LayerSpine
 from models.step import Step
-from models.transformer import run_layer
+from models.transformer import enter, run_layer
 from profiles.corpus import Chunk, Text
 from profiles.firing import FiringProfile, load_profile, save_profile
 from profiles.memory import available_bytes
@@ -107,7 +107,7 @@ class LayerwiseModel:
         self.packed, self.device, self.spec = packed, device, packed.manifest.spec
         self.keeps = packed.manifest.neurons_bytes + packed.manifest.spine_bytes < available_bytes(device) // 2
         self.kept: dict[int, Layer] = {}
-        self.embedding = packed.load_embedding(device)
+        self.entrance = packed.load_entrance(device)
         self.rotary = Rotary(self.spec, device)
 
     def layers(self) -> Iterator[tuple[int, Layer]]:
@@ -141,7 +141,8 @@ class LayerwiseModel:
         tokens = torch.tensor(chunk.tokens, dtype=torch.int64)
         nothing = torch.zeros(0, dtype=torch.int64)
         step = Step(tokens, torch.arange(len(tokens)), torch.zeros_like(tokens), nothing)
-        return State(self.embedding[tokens.to(self.device)].decode(), step, chunk.in_first_half)
+        x = enter(self.spec, self.entrance, gpu_ops, tokens.to(self.device), step.positions.to(self.device))
+        return State(x, step, chunk.in_first_half)
 
     def advance(self, state: State, index: int, spine: LayerSpine, ffn: RecordingFfn, cache: KvCache) -> None:
         rotation = self.rotary.at(state.step.positions.to(self.device))

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.bank import NeuronBank
-from models.ffn import Done, activate, apply, dense_linear
+from models.ffn import Done, activate, apply, dense_linear, masked
 from models.formats import Input
 from models.spec import FfnRule, ModelSpec
 from profiles.firing import FiringProfile
@@ -60,7 +60,7 @@ def fire(bank: NeuronBank, x: Input, rule: FfnRule) -> tuple[Tensor, Tensor]:
     up = dense_linear(bank.up, x, bank.up_bias)
     gate = None if bank.gate is None else dense_linear(bank.gate, x, bank.gate_bias)
     first = up if gate is None else gate
-    return activate(gate, up, rule), apply(rule.activation, first, rule.threshold) != 0
+    return masked(bank, x, activate(gate, up, rule)), apply(rule.activation, first, rule.threshold) != 0
 
 
 def nothing_yet(spec: ModelSpec, fingerprint: str, corpus: str) -> FiringProfile:

@@ -14,19 +14,21 @@ from models.errors import BadConfig, BadValue
 from models.manifest import Formats, Manifest, computed_sizes
 from models.spec import ModelSpec
 
-FAMILIES: dict[str, Family] = {family.model_type: family for family in (llama.FAMILY, prosparse.FAMILY, bamboo.FAMILY)}
+FAMILIES: tuple[Family, ...] = (llama.FAMILY, prosparse.FAMILY, bamboo.FAMILY)
 
 
 def family_of(config: Config) -> Family:
     """Looks at `model_type` and at the class name together; one alone has been seen to lie."""
-    model_type = config.text("model_type")
-    if model_type not in FAMILIES:
-        raise BadConfig(config.path, "model_type", f"{model_type!r} is not a family we know; known: {', '.join(sorted(FAMILIES))}")
-    family = FAMILIES[model_type]
-    classes = config.strings("architectures")
-    if classes and not set(classes) <= set(family.classes):
-        raise BadConfig(config.path, "architectures", f"{classes} is not {' or '.join(family.classes)}, which {model_type!r} models are")
-    return family
+    model_type, classes = config.text("model_type"), config.strings("architectures")
+    candidates = [family for family in FAMILIES if model_type in family.model_types]
+    if not candidates:
+        known = sorted(name for family in FAMILIES for name in family.model_types)
+        raise BadConfig(config.path, "model_type", f"{model_type!r} is not a family we know; known: {', '.join(dict.fromkeys(known))}")
+    for family in candidates:
+        if set(classes) <= set(family.classes):
+            return family
+    allowed = " or ".join(name for family in candidates for name in family.classes)
+    raise BadConfig(config.path, "architectures", f"{classes} is not {allowed}, which {model_type!r} models are")
 
 
 def read_spec(folder: Path) -> ModelSpec:
@@ -37,7 +39,8 @@ def read_spec(folder: Path) -> ModelSpec:
 
 def check_format(spec: ModelSpec, name: FormatName) -> None:
     """Raises BadValue when rows of this model cannot be stored as `name`."""
-    for k in (spec.hidden, spec.q_width):
+    ranks = () if spec.predictors is None else spec.predictors.ranks
+    for k in (spec.hidden, spec.q_width, spec.width, *ranks):
         if BITS[name].grouped and k % 32:
             raise BadValue("--format", name, f"needs rows of a multiple of 32 weights, and this model has rows of {k}; use bf16")
 
@@ -55,13 +58,14 @@ def manifest_from_folder(folder: Path, name: FormatName) -> Manifest:
 def _manifest(path: Path, name: FormatName, *, has_weights: bool) -> Manifest:
     config = read_config(path)
     folder = config.path.parent.resolve()
-    spec = family_of(config).spec(config)
+    family, entries = family_of(config), read_headers(folder) if has_weights else {}
+    spec = family.refined(family.spec(config), {entry: found.shape for entry, found in entries.items()})
     check_format(spec, name)
     formats = Formats.of(name)
     return Manifest(
         name=folder.name,
         source=str(folder),
-        fingerprint=fingerprint(config.digest(), read_headers(folder)) if has_weights else f"config:{config.digest()}",
+        fingerprint=fingerprint(config.digest(), entries) if has_weights else f"config:{config.digest()}",
         assumed=not has_weights,
         spec=spec,
         formats=formats,

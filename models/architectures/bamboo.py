@@ -19,4 +19,4 @@ def read_spec(config: Config) -> ModelSpec:
     return spec
 
 
-FAMILY = Family("bamboo", ("BambooForCausalLM",), read_spec, llama.NAMES, llama.IGNORED)
+FAMILY = Family(("bamboo",), ("BambooForCausalLM",), read_spec, llama.names, llama.IGNORED)

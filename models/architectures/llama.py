@@ -4,12 +4,12 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from models.architectures.config import Config
-from models.architectures.family import Family
+from models.architectures.family import Family, Names
 from models.architectures.rope import read_rope
 from models.errors import BadConfig
 from models.spec import FfnRule, ModelSpec
 
-NAMES = {
+NAMES: Names = {
     "embed": "model.embed_tokens.weight",
     "norm": "model.norm.weight",
     "head": "lm_head.weight",
@@ -31,6 +31,10 @@ NAMES = {
     "layers.{layer}.down_bias": "model.layers.{layer}.mlp.down_proj.bias",
 }
 IGNORED = ("rotary_emb.inv_freq",)
+
+
+def names(spec: ModelSpec) -> Names:
+    return NAMES
 
 
 def activation_rule(config: Config) -> FfnRule:
@@ -92,4 +96,4 @@ def with_window(config: Config, spec: ModelSpec) -> ModelSpec:
     return replace(spec, sliding_window=config.count("sliding_window") if config.get("sliding_window") is not None else None)
 
 
-FAMILY = Family("llama", ("LlamaForCausalLM",), read_spec, NAMES, IGNORED)
+FAMILY = Family(("llama",), ("LlamaForCausalLM",), read_spec, names, IGNORED)

@@ -3,4 +3,4 @@
 from models.architectures import llama
 from models.architectures.family import Family
 
-FAMILY = Family("sparsellama", ("SparseLlamaForCausalLM",), llama.read_spec, llama.NAMES, llama.IGNORED)
+FAMILY = Family(("sparsellama",), ("SparseLlamaForCausalLM",), llama.read_spec, llama.names, llama.IGNORED)

@@ -88,7 +88,7 @@ def test_the_constant_channel_stays_constant(model: PackedModel) -> None:
     layer = model.load_layer_spine(0)
     assert not bank.down.decode()[:, :32].any()
     assert not layer.o.decode()[:32].any()
-    embed = model.load_spine().embed.decode()
+    embed = model.load_spine().entrance.embed.decode()
     assert (embed[:, 0] == embed[0, 0]).all()
     assert not embed[:, 1:32].any()
 

@@ -11,7 +11,7 @@ from models.bank import NeuronBank
 from models.ffn import DenseFfn, Done, dense_ffn, dense_linear
 from models.formats import Format, Input
 from models.kv_cache import KvCache
-from models.layers import attend, rms_norm
+from models.layers import attend, layer_norm, rms_norm
 from models.ops import Ops
 from models.packed import PackedModel
 from models.spec import FfnRule
@@ -23,6 +23,7 @@ class TorchOps:
     """The definitions in `models/ffn.py` and `models/layers.py`, as Ops."""
 
     norm = staticmethod(rms_norm)
+    layer_norm = staticmethod(layer_norm)
     linear = staticmethod(dense_linear)
     attend = staticmethod(attend)
     ffn = staticmethod(dense_ffn)

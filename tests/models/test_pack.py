@@ -48,12 +48,12 @@ def test_bytes_counted_are_bytes_computed(variant: str, name: FormatName, packed
     spine, banks = model.load_spine(), [model.load_banks(layer) for layer in range(2)]
     assert sum(cold.nbytes for layer in banks for _, cold in layer) == manifest.neurons_bytes
     matrices = [part for layer in spine.layers for part in (layer.qkv, layer.o)]
-    vectors = [
-        part for layer in spine.layers for part in (layer.attention_norm, layer.ffn_norm, layer.qkv_bias, layer.o_bias, layer.down_bias)
-    ]
-    kept = sum(part.nbytes for part in matrices) + sum(part.nbytes for part in (*vectors, spine.norm) if part is not None)
+    vectors = [part for layer in spine.layers for part in (layer.qkv_bias, layer.o_bias, layer.down_bias)]
+    norms = [spine.norm, *(norm for layer in spine.layers for norm in (layer.attention_norm, layer.ffn_norm))]
+    vectors += [part for norm in norms if norm is not None for part in (norm.gain, norm.bias)]
+    kept = sum(part.nbytes for part in matrices) + sum(part.nbytes for part in vectors if part is not None)
     assert kept == manifest.sizes.spine
-    assert spine.embed.nbytes + (0 if manifest.spec.tied_head else spine.head.nbytes) == manifest.sizes.embedding
+    assert spine.entrance.embed.nbytes + (0 if manifest.spec.tied_head else spine.head.nbytes) == manifest.sizes.embedding
 
 
 def test_first_use_packs_and_the_second_finds_it(home: Path, checkpoint_of: CheckpointOf) -> None:

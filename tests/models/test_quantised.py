@@ -25,7 +25,8 @@ VARIANTS = ("relu", "everything", "sparsellama", "bamboo_window")
 def write_decoded(packed: PackedModel, folder: Path) -> Path:
     """A float32 checkpoint of the very numbers that a packed model stands for."""
     spec, spine = packed.manifest.spec, packed.load_spine()
-    tensors = {"model.embed_tokens.weight": spine.embed.decode(), "model.norm.weight": spine.norm}
+    assert spine.norm is not None
+    tensors = {"model.embed_tokens.weight": spine.entrance.embed.decode(), "model.norm.weight": spine.norm.gain}
     if not spec.tied_head:
         tensors["lm_head.weight"] = spine.head.decode()
     for layer in range(spec.n_layers):
@@ -40,7 +41,8 @@ def write_decoded(packed: PackedModel, folder: Path) -> Path:
 def decoded_attention(packed: PackedModel, layer: int) -> dict[str, Tensor]:
     spec, weights = packed.manifest.spec, packed.load_layer_spine(layer)
     widths = (spec.q_width, spec.kv_width, spec.kv_width)
-    found = {"input_layernorm.weight": weights.attention_norm, "post_attention_layernorm.weight": weights.ffn_norm}
+    assert weights.ffn_norm is not None
+    found = {"input_layernorm.weight": weights.attention_norm.gain, "post_attention_layernorm.weight": weights.ffn_norm.gain}
     found["self_attn.o_proj.weight"] = weights.o.decode()
     for name, rows in zip("qkv", weights.qkv.decode().split(widths), strict=True):
         found[f"self_attn.{name}_proj.weight"] = rows

@@ -64,9 +64,8 @@ class Layer:
         """memory: uint8 [ROWS_OF_WIDTH · width · row], which is written over."""
         matrix, ones = Buffer.over(memory, name, width).matrix, torch.ones(width)
         bank = Buffer.over(memory[4 * width * BITS[name].row_bytes(width) :], name, width)
-        return cls(
-            LayerSpine(Norm(ones), matrix[: 3 * width], None, matrix[3 * width : 4 * width], None, Norm(ones), None), bank.firing(FIRING)
-        )
+        qkv, o, norm = matrix[: 3 * width], matrix[3 * width : 4 * width], Norm(ones)
+        return cls(LayerSpine(norm, qkv, None, o, None, norm, None), bank.firing(FIRING))
 
     def compute(self) -> None:
         """The kernels that are measured apart."""

@@ -38,6 +38,10 @@ class KvCache:
     def nbytes(self) -> int:
         return sum(part.nbytes for part in (*self.keys, *self.values))
 
+    @property
+    def bytes_per_token(self) -> int:
+        return self.nbytes // (self.slots * self.context)
+
     def write(self, layer: int, slot: int, start: int, keys: Tensor, values: Tensor) -> None:
         """keys, values [t, kv heads, head dim] of positions start, start + 1, …"""
         end = start + keys.shape[0]
@@ -47,3 +51,21 @@ class KvCache:
     def read(self, layer: int, slot: int, start: int, end: int) -> tuple[Tensor, Tensor]:
         """Keys and values of positions start..end, float32 [kv heads, end - start, head dim]."""
         return self.keys[layer][slot, :, start:end].float(), self.values[layer][slot, :, start:end].float()
+
+    def copy(self, source: int, slot: int, count: int) -> None:
+        """Gives `slot` the first `count` positions of slot `source`."""
+        for part in (*self.keys, *self.values):
+            part[slot, :, :count] = part[source, :, :count]
+
+    def save(self, slot: int, count: int) -> Tensor:
+        """The first `count` positions of a slot, in CPU memory: [2·L, kv heads, count, head dim]."""
+        parts = (*self.keys, *self.values)
+        saved = torch.empty(len(parts), self.spec.n_kv_heads, count, self.spec.head_dim, dtype=parts[0].dtype)
+        for room, part in zip(saved, parts, strict=True):
+            room.copy_(part[slot, :, :count])
+        return saved
+
+    def restore(self, saved: Tensor, slot: int, count: int) -> None:
+        """Gives `slot` the first `count` positions of what `save` gave."""
+        for room, part in zip(saved, (*self.keys, *self.values), strict=True):
+            part[slot, :, :count] = room[:, :count]

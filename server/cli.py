@@ -20,7 +20,7 @@ from placement.budget import DEFAULT_CONTEXT, DEFAULT_SLOTS, PROMPT_CHUNK
 from placement.report import report
 from server.api.serve import serve
 from server.bridge import Bridge
-from server.config import read_config
+from server.config import DEFAULT_STALL_MS, read_config
 from server.listening import listening, url_of
 from server.load import Ready, load
 from server.service import Service
@@ -47,6 +47,16 @@ def build_parser() -> Parser:
         default=PROMPT_CHUNK,
         metavar="TOKENS",
         help="of prompts in one step, between the steps of others; default: %(default)s",
+    )
+    serving.add_argument(
+        "--max-stall",
+        type=count("--max-stall"),
+        default=DEFAULT_STALL_MS,
+        metavar="MS",
+        help="that a text being written waits for a piece of others' prompts; default: %(default)s",
+    )
+    serving.add_argument(
+        "--keep", type=size("--keep"), metavar="SIZE", help="RAM for the cache of old texts; default: 1 GiB, or what the plan leaves"
     )
     serving.add_argument(
         "--drain", type=count("--drain"), default=30, metavar="SECONDS", help="to finish running requests when told to stop; default: 30"

@@ -7,6 +7,8 @@ from models.bits import FormatName
 from models.errors import BadValue
 from placement.budget import PROMPT_CHUNK
 
+DEFAULT_STALL_MS = 200
+
 
 @dataclass(frozen=True, slots=True)
 class Config:
@@ -24,6 +26,8 @@ class Config:
     queue: int
     prompt_chunk: int
     drain_seconds: int
+    stall_ms: int = DEFAULT_STALL_MS  # that a text being written may wait for a chunk of others' prompts
+    keep_bytes: int | None = None  # RAM for keys and values of old texts, outside the slots
 
     def __post_init__(self) -> None:
         if self.port > 65535:
@@ -48,4 +52,6 @@ def read_config(args: argparse.Namespace) -> Config:
         queue=args.queue,
         prompt_chunk=args.max_prompt_chunk,
         drain_seconds=args.drain,
+        stall_ms=args.max_stall,
+        keep_bytes=args.keep,
     )

@@ -1,12 +1,15 @@
 """Engine: one step at a time, for every running sequence at once. Knows no HTTP, no threads, no devices and no KV cache.
 
-The model is one function from a Step to logits. All methods are called from one thread.
+The model is one function from a Step to logits. All methods are called from one thread; another may read `numbers`.
 """
 
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from itertools import accumulate
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -14,6 +17,7 @@ from torch import Tensor
 
 from models.step import Step
 from server.guide import GuideFailed
+from server.numbers import Numbers
 from server.sampling import Logits, sample, score
 from server.scheduler import Scheduler, Work
 from server.sequence import Delta, Failed, Finish, Scored, Sequence
@@ -30,14 +34,40 @@ class StepFailed(Exception):
         self.cause = cause
 
 
-class Engine:
-    """`context`: tokens that fit a slot. `eos`: token ids that end a text, unless its params keep them out of `stop_ids`."""
+class Meter(Protocol):
+    """What a model that is split between two sides counts while it runs; totals that only grow."""
 
-    def __init__(self, forward: Forward, scheduler: Scheduler, context: int, clock: Callable[[], float] = time.perf_counter) -> None:
+    waiting_seconds: float  # the thread that calls it waited for the GPU
+    gpu_seconds: float
+    fired_hot: int  # neurons, in steps that were looked at
+    fired_cold: int
+
+
+def nothing() -> None:
+    """What most models need after a failure."""
+
+
+class Engine:
+    """`context`: tokens that fit a slot. `recover` is called after a failed step, and raises when there can be no other."""
+
+    def __init__(
+        self,
+        forward: Forward,
+        scheduler: Scheduler,
+        context: int,
+        *,
+        clock: Callable[[], float] = time.perf_counter,
+        meter: Meter | None = None,
+        recover: Callable[[], None] = nothing,
+    ) -> None:
         self._forward = forward
         self._scheduler = scheduler
         self._context = context
         self._clock = clock
+        self._meter = meter
+        self._recover = recover
+        self._written = 0
+        self.numbers = Numbers(slots=scheduler.slots.count, kept_limit_bytes=scheduler.slots.kept.limit_bytes)
 
     @property
     def idle(self) -> bool:
@@ -45,48 +75,77 @@ class Engine:
 
     def submit(self, sequence: Sequence) -> None:
         assert 0 < len(sequence.prompt) + min(sequence.params.max_tokens, 1) <= self._context
+        sequence.times.arrived = self._clock()
         self._scheduler.add(sequence)
+        self._count()
 
     def cancel(self, sequence: Sequence) -> None:
         """Frees its slot now; nothing happens when it is finished already."""
         if sequence.finish is None:
             self._finish(sequence, "cancelled")
             sequence.emit(Delta("", (), "cancelled"))
+            self._count()
+
+    def abandon(self, error: Exception) -> None:
+        """Ends everything that runs or waits."""
+        self._fail(self._scheduler.everyone(), StepFailed(error))
 
     def step(self) -> None:
         """Here a decode step happens: schedule, forward, sample, commit. A failure ends the sequences of this step only."""
         for sequence in self._scheduler.admit():
-            sequence.times.started = self._clock()
+            self._guarded([sequence], partial(self._begin, sequence))
         works = self._scheduler.schedule()
-        try:
-            logits = self._forward(build_step(works))
-            rows = split(works, logits.float().cpu().numpy())
-            for work, own in zip(works, rows, strict=True):
-                self._try_commit(work, own)
-        except Exception as error:
-            log.exception("a step of %d sequences failed", len(works))
-            self._fail(works, error)
+        if works:
+            self._guarded([work.sequence for work in works], partial(self._run, works))
+        self._count()
 
-    def _try_commit(self, work: Work, rows: Logits) -> None:
-        """A grammar that cannot go on ends its own sequence only."""
+    def _guarded(self, sequences: list[Sequence], action: Callable[[], None]) -> None:
+        """Whatever goes wrong is the end of these sequences, of no others, and of the engine only when the device is lost."""
         try:
-            self._commit(work, rows)
+            action()
         except GuideFailed as error:
-            self._finish(work.sequence, "cancelled")
-            work.sequence.emit(Failed(error))
+            self._fail(sequences, error)
+        except Exception as error:
+            log.exception("a step of %d sequences failed", len(sequences))
+            self._fail(sequences, StepFailed(error))
+            self._recover()
+
+    def _begin(self, sequence: Sequence) -> None:
+        """Its prompt is read from now on; or not at all, when an earlier choice has read the same one."""
+        sequence.times.started = self._clock()
+        self._scheduler.begin(sequence)
+        self.numbers = replace(self.numbers, cached_tokens=self.numbers.cached_tokens + sequence.reused)
+        if sequence.pending == 0:
+            assert sequence.first_logits is not None
+            self._continue(sequence, sequence.first_logits)
+
+    def _run(self, works: list[Work]) -> None:
+        """One step of the model, all prompt or all decode."""
+        reads, began = works[0].sequence.reads_prompt, self._clock()
+        logits = self._forward(build_step(works))
+        rows = split(works, logits.float().cpu().numpy())
+        ran = self._clock()
+        for work, own in zip(works, rows, strict=True):
+            self._guarded([work.sequence], partial(self._commit, work, own))
+        self._account(sum(work.count for work in works), reads=reads, model_seconds=ran - began, seconds=self._clock() - began)
 
     def _commit(self, work: Work, rows: Logits) -> None:
         """Takes the logits [r, V] of one sequence's work into the sequence."""
         sequence, completes = work.sequence, work.completes
-        if sequence.reads_prompt and sequence.params.score_prompt:
+        if sequence.scores_prompt:
             sequence.prompt_scores += score_prompt(sequence, work.count, rows)
-        token = sample(rows[-1], sequence) if completes and sequence.params.max_tokens else None
         sequence.cached += work.count
-        if token is not None:
-            self._write(sequence, token, rows[-1])
-        elif completes:
-            sequence.times.first = sequence.times.last = self._clock()
-            self._end(sequence, "length")
+        if completes:
+            if not sequence.output:
+                sequence.first_logits = rows[-1].copy()
+            self._continue(sequence, rows[-1])
+
+    def _continue(self, sequence: Sequence, logits: Logits) -> None:
+        """One more token from the logits [V] after the last one; or the end, when none was asked for."""
+        if sequence.params.max_tokens:
+            return self._write(sequence, sample(logits, sequence), logits)
+        sequence.times.first = sequence.times.last = self._clock()
+        self._end(sequence, "length")
 
     def _write(self, sequence: Sequence, token: int, logits: Logits) -> None:
         """Appends one sampled token, and ends the sequence where it must end."""
@@ -95,6 +154,7 @@ class Engine:
         sequence.times.last = self._clock()
         sequence.times.first = sequence.times.first or sequence.times.last
         sequence.output.append(token)
+        self._written += 1
         if token in sequence.params.stop_ids:
             sequence.stream.push_silent()
         else:
@@ -115,11 +175,36 @@ class Engine:
     def _finish(self, sequence: Sequence, reason: Finish) -> None:
         self._scheduler.remove(sequence)
         sequence.finish = reason
+        finished = self.numbers.finished
+        self.numbers = replace(self.numbers, finished={**finished, reason: finished.get(reason, 0) + 1})
 
-    def _fail(self, works: list[Work], error: Exception) -> None:
-        for sequence in (work.sequence for work in works if work.sequence.finish is None):
-            self._finish(sequence, "cancelled")
-            sequence.emit(Failed(StepFailed(error)))
+    def _fail(self, sequences: list[Sequence], error: Exception) -> None:
+        for sequence in sequences:
+            if sequence.finish is None:
+                self._scheduler.drop(sequence)
+                sequence.finish = "cancelled"
+                self.numbers = replace(self.numbers, failed=self.numbers.failed + 1)
+                sequence.emit(Failed(error))
+
+    def _account(self, tokens: int, *, reads: bool, model_seconds: float, seconds: float) -> None:
+        """A step of so many tokens is over."""
+        now, meter = self.numbers, self._meter
+        if reads:
+            self._scheduler.pace.took(tokens, seconds)
+            steps, total = now.prompt_steps + 1, now.prompt_seconds + seconds
+            now = replace(now, prompt_tokens=now.prompt_tokens + tokens, prompt_steps=steps, prompt_seconds=total)
+        else:
+            now = replace(now, decode_steps=now.decode_steps + 1, decode_seconds=now.decode_seconds + seconds)
+        if meter is not None:
+            now = replace(now, waiting_seconds=meter.waiting_seconds, gpu_seconds=meter.gpu_seconds)
+            now = replace(now, fired_hot=meter.fired_hot, fired_cold=meter.fired_cold)
+        self.numbers = replace(now, model_seconds=now.model_seconds + model_seconds)
+
+    def _count(self) -> None:
+        """The present state."""
+        scheduler, kept = self._scheduler, self._scheduler.slots.kept
+        now = replace(self.numbers, written_tokens=self._written, slots_busy=scheduler.running, waiting=scheduler.waiting)
+        self.numbers = replace(now, kept_bytes=kept.nbytes, kept_texts=len(kept))
 
 
 def build_step(works: list[Work]) -> Step:
@@ -134,8 +219,7 @@ def build_step(works: list[Work]) -> Step:
 
 def rows_wanted(work: Work) -> int:
     """How many of a work's last rows need logits: all to score a prompt, one to sample, else none."""
-    scores = work.sequence.reads_prompt and work.sequence.params.score_prompt
-    return work.count if scores else int(work.completes)
+    return work.count if work.sequence.scores_prompt else int(work.completes)
 
 
 def split(works: list[Work], logits: Logits) -> list[Logits]:

@@ -3,6 +3,7 @@
 Knows the machine; knows no HTTP. Everything made here is kept, so that the next start skips it.
 """
 
+import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -37,12 +38,16 @@ from profiles.record import record
 from profiles.shelf import hardware_path, profile_of, profile_path
 from server.config import Config
 from server.engine import Engine, Forward
+from server.pace import Pace
 from server.scheduler import Scheduler
+from server.slots import Slots
 from server.split_ffn import SplitBank, SplitFfn
 
 PROFILE_SECONDS = 120
 PROFILE_TOKENS = 200_000
 VRAM_STEP = 1 << 28
+TRIAL_TOKENS = 32  # more than the kernels for few tokens take
+DEFAULT_KEEP = 1 << 30
 NO_GPU = (
     "There is no GPU that PyTorch can use: every neuron is computed on the CPU, from memory. The text is the same, only slower; "
     "exact selection still skips the neurons that do not fire."
@@ -68,12 +73,14 @@ def load(config: Config) -> Ready:
     hardware, profile = known_hardware(device), known_profile(model, tokenizer, device)
     plan = known_plan(model.manifest, profile, hardware, config, vram_budget(config.vram_bytes, hardware, device))
     staging = Staging(device, tokens=config.prompt_chunk, hidden=model.manifest.spec.hidden)
-    forward = load_model(model, profile, plan, staging)
+    forward, cache = load_model(model, profile, plan, staging)
     formats = model.manifest.formats
     cpu_ops.warm_up((formats.neurons, formats.spine, formats.embedding))
-    warm_up(forward, min(config.prompt_chunk, plan.question.context))
+    pace = Pace(config.prompt_chunk, config.stall_ms / 1e3)
+    warm_up(forward, min(config.prompt_chunk, plan.question.context), pace, device)
     release_threads()
-    engine = Engine(forward, Scheduler(config.slots, config.prompt_chunk), plan.question.context)
+    slots = Slots(config.slots, cache, keep_bytes(config.keep_bytes, plan))
+    engine = Engine(forward, Scheduler(slots, pace), plan.question.context, recover=partial(check_device, device))
     return Ready(engine, plan, model.manifest, tokenizer)
 
 
@@ -145,8 +152,8 @@ def kept_plan(path: Path) -> Placement | None:
         return None
 
 
-def load_model(model: PackedModel, profile: FiringProfile, plan: Placement, staging: Staging) -> Forward:
-    """The split model as one function from a step to logits."""
+def load_model(model: PackedModel, profile: FiringProfile, plan: Placement, staging: Staging) -> tuple[Forward, KvCache]:
+    """The split model as one function from a step to logits, and its cache."""
     spec, device = model.manifest.spec, staging.device
     ops: Ops = gpu_ops if device.type == "cuda" else cpu_ops
     on_cpu = device.type == "cpu"
@@ -157,7 +164,7 @@ def load_model(model: PackedModel, profile: FiringProfile, plan: Placement, stag
         spec, spine, ffn, ops, device=device, repeat=cpu_ops.replayed if ffn.repeats and cpu_ops.holds(spec) else None
     )
     cache = KvCache(spec, slots=plan.question.slots, context=plan.question.context, device=device)
-    return partial(transformer.forward, cache=cache)
+    return partial(transformer.forward, cache=cache), cache
 
 
 def load_banks(
@@ -173,10 +180,29 @@ def load_banks(
     return list(tqdm(in_parallel(load_layer, range(spec.n_layers)), "loading", total=spec.n_layers, unit=" layers"))
 
 
-def warm_up(forward: Forward, chunk: int) -> None:
-    """Compiles every kernel a request can need: a token, a few, and a whole chunk of a prompt."""
-    for tokens in {1, 2, chunk}:
+def warm_up(forward: Forward, chunk: int, pace: Pace, device: torch.device) -> None:
+    """Compiles every kernel a request can need: a token, a few, and a piece of a prompt, which also tells `pace` how fast they are read.
+
+    On a GPU a whole chunk too, for libraries choose by size; on a CPU that would take seconds and show nothing new.
+    """
+    sizes = [1, 2, *([chunk] if device.type == "cuda" else []), min(chunk, TRIAL_TOKENS)]
+    for tokens in sizes:
         forward(trial_step(tokens))
+    began = time.perf_counter()
+    forward(trial_step(sizes[-1])).cpu()
+    pace.took(sizes[-1], time.perf_counter() - began)
+
+
+def keep_bytes(asked: int | None, plan: Placement) -> int:
+    """For keys and values of old texts: what was asked for, else DEFAULT_KEEP, and never more RAM than the plan leaves free."""
+    return max(0, min(DEFAULT_KEEP if asked is None else asked, plan.ram.free_bytes))
+
+
+def check_device(device: torch.device) -> None:
+    """After a failed step: memory that nobody uses goes back to a GPU, and it must answer. An error means that it is lost."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.zeros(1, device=device).add_(1).cpu()
 
 
 def trial_step(tokens: int) -> Step:

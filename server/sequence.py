@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from server.detokenize import TextStream
 from server.guide import Guide
@@ -72,8 +73,9 @@ Event = Delta | Failed
 
 @dataclass(slots=True)
 class Times:
-    """Seconds on the engine's clock: when it got its slot, its first token and its last."""
+    """Seconds on the engine's clock: when it came to the engine, when its prompt began to be read, its first token and its last."""
 
+    arrived: float = 0.0
     started: float = 0.0
     first: float = 0.0
     last: float = 0.0
@@ -85,9 +87,10 @@ def nobody(event: Event) -> None:
 
 @dataclass(slots=True, eq=False)
 class Sequence:
-    """`cached` counts the tokens whose keys and values lie in the slot. `group` names the request, for taking turns.
+    """`cached` counts the tokens whose keys and values lie in the slot, `reused` those of the prompt that lay there already.
 
-    `guide` narrows what may be written next; without one every token may.
+    `group` names the request, for taking turns. `twin` is an earlier choice of the same prompt in the same request: what was
+    computed for its prompt is used again. `guide` narrows what may be written next; without one every token may.
     """
 
     prompt: tuple[int, ...]
@@ -98,7 +101,12 @@ class Sequence:
     guide: Guide | None = None
     emit: Callable[[Event], None] = nobody
     slot: int | None = None
+    begun: bool = False  # its slot holds what can be used again, and nothing of an older text
     cached: int = 0
+    reused: int = 0
+    twin: "Sequence | None" = None
+    first_logits: NDArray[np.float32] | None = None  # [V], after the prompt
+    stepped: int = 0  # the scheduler's step that gave it its last token
     output: list[int] = field(default_factory=list)
     scores: list[Scored] = field(default_factory=list)
     prompt_scores: list[Scored | None] = field(default_factory=lambda: [None])
@@ -113,6 +121,16 @@ class Sequence:
     def pending(self) -> int:
         """Tokens that are known and not yet in the cache."""
         return self.length - self.cached
+
+    @property
+    def scores_prompt(self) -> bool:
+        """Whether the logits of its prompt's tokens are still wanted."""
+        return self.params.score_prompt and len(self.prompt_scores) < len(self.prompt)
+
+    def inherit(self) -> None:
+        """Takes what the twin's prompt has given, when that was read to its end."""
+        if self.twin is not None and self.twin.first_logits is not None:
+            self.prompt_scores, self.first_logits = self.twin.prompt_scores, self.twin.first_logits
 
     @property
     def reads_prompt(self) -> bool:

@@ -11,16 +11,18 @@ Timings = dict[str, float | int | None]
 def timings(sequences: Iterable[Sequence], expected_per_second: float | None) -> Timings:
     """Tokens and milliseconds are summed over the choices of a request, so a rate is what one of them saw on the average.
 
+    `cache_n` tokens of the prompts were not read, their keys and values being there, and `prompt_n` were.
     The first token comes out of the prompt, so a rate over n tokens counts n - 1 steps, and is 0.0 for one token.
     `expected_per_second` is what the placement predicted for one sequence alone; None when there was no prediction.
     """
     done = [sequence for sequence in sequences if sequence.times.first]
-    prompt_n, predicted_n = sum(len(one.prompt) for one in done), sum(len(one.output) for one in done)
+    cache_n, predicted_n = sum(one.reused for one in done), sum(len(one.output) for one in done)
+    prompt_n = sum(len(one.prompt) for one in done) - cache_n
     steps = sum(max(len(one.output) - 1, 0) for one in done)
     prompt_ms = 1e3 * sum(one.times.first - one.times.started for one in done)
     predicted_ms = 1e3 * sum(one.times.last - one.times.first for one in done)
     return {
-        "cache_n": 0,
+        "cache_n": cache_n,
         "prompt_n": prompt_n,
         "prompt_ms": prompt_ms,
         "prompt_per_token_ms": ratio(prompt_ms, prompt_n),

@@ -17,9 +17,11 @@ from models.tokenizer import IncrementalDecoder, Tokenizer
 from server.bridge import Bridge
 from server.detokenize import TextStream
 from server.engine import Engine, Forward
+from server.pace import Pace
 from server.scheduler import Scheduler
 from server.sequence import Event, Params, Sequence, generator
 from server.service import Service
+from server.slots import Slots
 
 EOS = 256
 VOCAB = 258  # 256 bytes, </s>, <s>
@@ -62,6 +64,19 @@ class MemoryModel:
         rows = [self.row(int(step.slots[i]), int(step.positions[i])) for i in step.wanted.tolist()]
         return torch.from_numpy(np.array(rows, dtype=np.float32).reshape(-1, VOCAB))
 
+    @property
+    def bytes_per_token(self) -> int:
+        return 8
+
+    def copy(self, source: int, slot: int, count: int) -> None:
+        self.memory |= {(slot, place): self.memory[source, place] for place in range(count)}
+
+    def save(self, slot: int, count: int) -> Tensor:
+        return torch.tensor([self.memory[slot, place] for place in range(count)])
+
+    def restore(self, saved: Tensor, slot: int, count: int) -> None:
+        self.memory |= {(slot, place): int(saved[place]) for place in range(count)}
+
     def row(self, slot: int, position: int) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
         return logits_after([self.memory[slot, place] for place in range(position + 1)])
 
@@ -97,8 +112,9 @@ class GatedModel(MemoryModel):
         return super().__call__(step)
 
 
-def build_engine(forward: Forward, *, slots: int = 2, chunk: int = 8, context: int = 64) -> Engine:
-    return Engine(forward, Scheduler(slots, chunk), context)
+def build_engine(forward: Forward, *, slots: int = 2, chunk: int = 8, context: int = 64, keep_bytes: int = 1000) -> Engine:
+    cache = forward if isinstance(forward, MemoryModel) else None
+    return Engine(forward, Scheduler(Slots(slots, cache, keep_bytes), Pace(chunk)), context)
 
 
 def build_sequence(

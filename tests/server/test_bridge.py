@@ -9,8 +9,10 @@ import pytest
 from models.tokenizer import Tokenizer
 from server.bridge import Bridge, Closed, Job, QueueFull
 from server.engine import Engine, StepFailed
+from server.pace import Pace
 from server.scheduler import Scheduler
 from server.sequence import Delta, Params, Sequence
+from server.slots import Slots
 from tests.server.fakes import GatedModel, MemoryModel, build_sequence, greedy, running_service
 
 LONG = Params(max_tokens=50, temperature=0)
@@ -136,7 +138,7 @@ def test_the_engine_thread_sleeps_until_there_is_work_and_wakes_once_for_each_co
     async def story(bridge: Bridge) -> None:
         await finished(bridge.submit(some(tokenizer, 1, params=Params(max_tokens=1))))
 
-    engine = WatchedEngine(MemoryModel(), Scheduler(slots=2, chunk=8), context=64)
+    engine = WatchedEngine(MemoryModel(), Scheduler(Slots(2), Pace(8)), context=64)
     bridge = Bridge(engine, slots=2, queue_size=4, prepare=list)
     bridge.start()
     within(story(bridge))

@@ -4,8 +4,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.tokenizer import Tokenizer
+from server.pace import Pace
 from server.scheduler import SCORED_ROWS, Scheduler, share
 from server.sequence import Params, Sequence
+from server.slots import Slots
 from tests.server.fakes import build_sequence
 
 
@@ -13,30 +15,42 @@ def waiting(tokenizer: Tokenizer, *, group: str = "", prompt: int = 4, params: P
     return build_sequence(tokenizer, [0] * prompt, params or Params(), group=group)[0]
 
 
+def build(slots: int, chunk: int) -> Scheduler:
+    return Scheduler(Slots(slots), Pace(chunk))
+
+
+def begun(scheduler: Scheduler) -> list[Sequence]:
+    """Those who got a slot now."""
+    admitted = scheduler.admit()
+    for sequence in admitted:
+        scheduler.begin(sequence)
+    return admitted
+
+
 def test_requests_take_turns_for_free_slots(tokenizer: Tokenizer) -> None:
     """A request of five choices does not make a later request of one wait for all of them."""
-    scheduler = Scheduler(1, 8)
+    scheduler = build(1, 8)
     crowd = [waiting(tokenizer, group="crowd") for _ in range(5)]
     single = waiting(tokenizer, group="single")
     for sequence in [*crowd, single]:
         scheduler.add(sequence)
     served = []
     while not scheduler.idle:
-        served += scheduler.admit()
+        served += begun(scheduler)
         scheduler.remove(served[-1])
     assert served == [crowd[0], single, *crowd[1:]]
 
 
 def test_a_slot_belongs_to_one_sequence_at_a_time(tokenizer: Tokenizer) -> None:
-    scheduler = Scheduler(3, 8)
+    scheduler = build(3, 8)
     sequences = [waiting(tokenizer) for _ in range(5)]
     for sequence in sequences:
         scheduler.add(sequence)
-    assert len(scheduler.admit()) == 3
+    assert len(begun(scheduler)) == 3
     assert [sequence.slot for sequence in sequences] == [0, 1, 2, None, None]
     freed = sequences[1].slot
     scheduler.remove(sequences[1])
-    assert scheduler.admit() == [sequences[3]]
+    assert begun(scheduler) == [sequences[3]]
     assert sequences[3].slot == freed
     scheduler.remove(sequences[4])
     for sequence in (sequences[0], sequences[2], sequences[3]):
@@ -45,11 +59,11 @@ def test_a_slot_belongs_to_one_sequence_at_a_time(tokenizer: Tokenizer) -> None:
 
 
 def test_prompts_and_writers_alternate(tokenizer: Tokenizer) -> None:
-    scheduler = Scheduler(2, 4)
+    scheduler = build(2, 4)
     writer, reader = waiting(tokenizer, prompt=1), waiting(tokenizer, prompt=100)
     for sequence in (writer, reader):
         scheduler.add(sequence)
-    scheduler.admit()
+    begun(scheduler)
     writer.cached, writer.output = 1, [5]
     kinds = []
     for _ in range(6):
@@ -62,11 +76,11 @@ def test_prompts_and_writers_alternate(tokenizer: Tokenizer) -> None:
 
 
 def test_a_step_never_mixes_prompts_and_writers(tokenizer: Tokenizer) -> None:
-    scheduler = Scheduler(3, 8)
+    scheduler = build(3, 8)
     assert scheduler.schedule() == []
     for prompt in (1, 20, 3):
         scheduler.add(waiting(tokenizer, prompt=prompt))
-    scheduler.admit()
+    begun(scheduler)
     for _ in range(12):
         works = scheduler.schedule()
         assert len({work.sequence.reads_prompt for work in works}) == 1

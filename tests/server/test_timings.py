@@ -19,7 +19,7 @@ def finished(tokenizer: Tokenizer, prompt: int, written: int, times: Times) -> S
 
 
 def test_rates_leave_the_first_token_out(tokenizer: Tokenizer) -> None:
-    found = timings([finished(tokenizer, 100, 11, Times(10.0, 12.0, 17.0))], 3.0)
+    found = timings([finished(tokenizer, 100, 11, Times(9.0, 10.0, 12.0, 17.0))], 3.0)
     assert found == {
         "cache_n": 0,
         "prompt_n": 100,
@@ -35,14 +35,21 @@ def test_rates_leave_the_first_token_out(tokenizer: Tokenizer) -> None:
 
 
 def test_choices_are_added_up_and_rates_are_of_one(tokenizer: Tokenizer) -> None:
-    pair = [finished(tokenizer, 10, 11, Times(1.0, 2.0, 4.0)), finished(tokenizer, 10, 21, Times(1.0, 3.0, 8.0))]
+    pair = [finished(tokenizer, 10, 11, Times(0.0, 1.0, 2.0, 4.0)), finished(tokenizer, 10, 21, Times(0.0, 1.0, 3.0, 8.0))]
     found = timings(pair, None)
     assert (found["prompt_n"], found["prompt_ms"]) == (20, 3000.0)
     assert (found["predicted_n"], found["predicted_ms"], found["predicted_per_second"]) == (32, 7000.0, 30 / 7)
 
 
+def test_tokens_that_were_not_read_again_are_no_part_of_the_prompts_speed(tokenizer: Tokenizer) -> None:
+    reader = finished(tokenizer, 100, 2, Times(0.0, 1.0, 2.0, 3.0))
+    reader.reused = 90
+    found = timings([reader], None)
+    assert (found["cache_n"], found["prompt_n"], found["prompt_per_second"]) == (90, 10, 10.0)
+
+
 def test_the_log_is_told_what_was_expected_beside_what_was_measured(tokenizer: Tokenizer) -> None:
-    done = [finished(tokenizer, 100, 11, Times(10.0, 12.0, 17.0))]
+    done = [finished(tokenizer, 100, 11, Times(9.0, 10.0, 12.0, 17.0))]
     assert told(timings(done, 3.0)) == "11 tokens at 2 tokens/s, expected 3 for one sequence alone"
     assert told(timings(done, None)) == "11 tokens at 2 tokens/s"
 
@@ -51,6 +58,6 @@ def test_the_log_is_told_what_was_expected_beside_what_was_measured(tokenizer: T
 def test_nothing_is_ever_negative_or_not_a_number(
     tokenizer: Tokenizer, prompt: int, written: int, spans: tuple[float, float], ran: bool
 ) -> None:
-    times = Times(1.0, 1.0 + spans[0], 1.0 + spans[0] + spans[1]) if ran else Times()
+    times = Times(0.5, 1.0, 1.0 + spans[0], 1.0 + spans[0] + spans[1]) if ran else Times()
     found = timings([finished(tokenizer, prompt, written, times)], 1.0)
     assert all(value is not None and math.isfinite(value) and value >= 0 for value in found.values())

@@ -53,7 +53,8 @@ def test_the_default_is_sixteen_tokens(client: openai.OpenAI) -> None:
 def test_timings_are_finite_and_name_what_was_expected(client: openai.OpenAI) -> None:
     answer = client.completions.create(model="fake", prompt="hello", max_tokens=1)
     timings = answer.model_extra["timings"] if answer.model_extra else {}
-    assert timings["prompt_n"] == 5
+    assert timings["prompt_n"] + timings["cache_n"] == 5
+    assert timings["prompt_n"] >= 1
     assert timings["predicted_n"] == 1
     assert timings["predicted_per_second"] == 0.0
     assert timings["expected_per_second"] == 42.0

@@ -43,7 +43,7 @@ class Scheduler:
         self._waiting: OrderedDict[str, deque[Sequence]] = OrderedDict()
         self._running: list[Sequence] = []  # in the order in which they got their slots
         self._leaders: dict[Sequence, tuple[Sequence, int]] = {}  # whom one that has not begun waits for, to have read how much
-        self._steps = self._last_chunk = 0
+        self._steps, self._last_chunk = 0, -1
 
     @property
     def idle(self) -> bool:

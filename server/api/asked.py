@@ -39,7 +39,7 @@ async def ask(body: CompletionRequest, service: Service) -> Asked:
     prompts = tuple(await asyncio.to_thread(lambda: list(read_prompts(body, service))))
     check_prompts(prompts, body, service)
     group, params = f"cmpl-{uuid.uuid4().hex}", read_params(body, service)
-    sequences = tuple(build(prompt, params, body, service, group, index) for prompt in prompts for index in range(body.tries))
+    sequences = tuple(choice for prompt in prompts for choice in build_choices(prompt, params, body, service, group))
     return Asked(group, body, prompts, sequences)
 
 
@@ -109,6 +109,14 @@ def read_params(body: CompletionRequest, service: Service) -> Params:
         logprobs=0 if body.logprobs is None and needs_scores else body.logprobs,
         score_prompt=bool(body.echo) and body.logprobs is not None,
     )
+
+
+def build_choices(prompt: Prompt, params: Params, body: CompletionRequest, service: Service, group: str) -> list[Sequence]:
+    """All of one prompt; the first one's prompt serves the others."""
+    first, *others = (build(prompt, params, body, service, group, index) for index in range(body.tries))
+    for other in others:
+        other.twin = first
+    return [first, *others]
 
 
 def build(prompt: Prompt, params: Params, body: CompletionRequest, service: Service, group: str, index: int) -> Sequence:

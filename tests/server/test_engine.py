@@ -248,3 +248,130 @@ def test_a_guide_that_cannot_go_on_ends_its_own_sequence_only(tokenizer: Tokeniz
     assert isinstance(events[-1], Failed)
     assert isinstance(events[-1].error, GuideFailed)
     assert free.output == greedy([2], 6)
+
+
+def read_tokens(model: MemoryModel) -> int:
+    """Tokens that went through the model."""
+    return sum(len(step) for step in model.steps)
+
+
+@pytest.mark.parametrize("slots", [1, 2, 5])
+def test_choices_of_one_prompt_compute_it_once(tokenizer: Tokenizer, slots: int) -> None:
+    """Whether they run at once or one after the other; the greedy ones are equal, those with dice are not."""
+    model = MemoryModel()
+    engine = build_engine(model, slots=slots)
+    prompt = list(b"what the choices begin with")
+    params = Params(max_tokens=6, temperature=1.0)
+    twins = choices_of(tokenizer, prompt, params, count=4)
+    start(engine, twins)
+    run(engine)
+    assert read_tokens(model) == len(prompt) + 4 * 5
+    assert len({tuple(one.output) for one in twins}) == 4
+    assert [one.reused for one in twins] == [0, len(prompt), len(prompt), len(prompt)]
+    assert engine.numbers.cached_tokens == 3 * len(prompt)
+
+
+def choices_of(tokenizer: Tokenizer, prompt: list[int], params: Params, *, count: int) -> list[Sequence]:
+    first, *others = (build_sequence(tokenizer, prompt, params, seed=i, group="one")[0] for i in range(count))
+    for other in others:
+        other.twin = first
+    return [first, *others]
+
+
+@pytest.mark.parametrize("max_tokens", [0, 1, 4])
+def test_choices_of_a_scored_prompt_share_its_scores(tokenizer: Tokenizer, max_tokens: int) -> None:
+    model = MemoryModel()
+    engine = build_engine(model, slots=2)
+    prompt = list(b"the cold neurons of a model")
+    twins = choices_of(tokenizer, prompt, Params(max_tokens=max_tokens, temperature=0, logprobs=1, score_prompt=True), count=3)
+    start(engine, twins)
+    run(engine)
+    wanted = [None] + [score(logits_after(prompt[:i]), prompt[i], 1) for i in range(1, len(prompt))]
+    assert all(one.prompt_scores == wanted for one in twins)
+    assert [one.output for one in twins] == [greedy(prompt, max_tokens)] * 3
+    assert read_tokens(model) == len(prompt) + 3 * max(0, max_tokens - 1)
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2, 5, 9])
+def test_when_the_first_choice_is_cancelled_the_others_go_on(tokenizer: Tokenizer, steps: int) -> None:
+    engine = build_engine(MemoryModel(), slots=3)
+    prompt = list(b"what the choices begin with")
+    twins = choices_of(tokenizer, prompt, GREEDY, count=3)
+    start(engine, twins)
+    for _ in range(steps):
+        engine.step()
+    engine.cancel(twins[0])
+    run(engine)
+    assert [one.output for one in twins[1:]] == [greedy(prompt, 6)] * 2
+
+
+def test_the_next_turn_reads_only_what_is_new(tokenizer: Tokenizer) -> None:
+    model = MemoryModel()
+    engine = build_engine(model)
+    first, _ = build_sequence(tokenizer, list(b"a question?"), GREEDY)
+    engine.submit(first)
+    run(engine)
+    before = read_tokens(model)
+    turn = [*first.prompt, *first.output, *b" and another?"]
+    second, _ = build_sequence(tokenizer, turn, GREEDY)
+    engine.submit(second)
+    run(engine)
+    assert second.output == greedy(turn, 6)
+    assert second.reused == len(first.prompt) + len(first.output) - 1  # the last token of an answer never went through the model
+    assert read_tokens(model) - before == len(turn) - second.reused + 5
+
+
+def test_the_same_prompt_again_reads_its_last_token_only(tokenizer: Tokenizer) -> None:
+    model = MemoryModel()
+    engine = build_engine(model)
+    for _ in range(2):
+        sequence, _ = build_sequence(tokenizer, list(b"again and again"), GREEDY)
+        engine.submit(sequence)
+        run(engine)
+    assert sequence.reused == len(sequence.prompt) - 1
+    assert sequence.output == greedy(list(sequence.prompt), 6)
+
+
+def test_what_a_failed_step_wrote_is_not_used_again(tokenizer: Tokenizer) -> None:
+    engine = build_engine(MemoryModel(broken_token=13), slots=1)
+    broken, _ = build_sequence(tokenizer, [5] * 20 + [13], GREEDY)
+    engine.submit(broken)
+    run(engine)
+    after, _ = build_sequence(tokenizer, [5] * 20 + [6], GREEDY)
+    engine.submit(after)
+    run(engine)
+    assert after.reused == 0
+    assert after.output == greedy([5] * 20 + [6], 6)
+
+
+STEMS = [list(b"the first of the beginnings, "), list(b"the first of all, and then the "), list(b"another "), []]
+
+
+@settings(max_examples=40, deadline=None)
+@given(data=st.data(), slots=st.integers(1, 4), keep=st.sampled_from([0, 300, 5000]))
+def test_arrivals_cancels_and_shared_beginnings_change_no_text(tokenizer: Tokenizer, data: st.DataObject, slots: int, keep: int) -> None:
+    """Requests of one to three choices come and go at any step; every text that is left is what the model writes alone."""
+    engine = build_engine(MemoryModel(), slots=slots, keep_bytes=keep)
+    live: list[Sequence] = []
+    for number in range(data.draw(st.integers(1, 8))):
+        stem, tail = data.draw(st.sampled_from(STEMS)), data.draw(st.lists(st.sampled_from(b"abc"), min_size=1, max_size=4))
+        params = Params(max_tokens=data.draw(st.integers(1, 7)), temperature=0)
+        twins = choices_of(tokenizer, [*stem, *tail], params, count=data.draw(st.integers(1, 3)))
+        for twin in twins:
+            twin.group = str(number)
+        start(engine, twins)
+        live += twins
+        for _ in range(data.draw(st.integers(0, 6))):
+            engine.step()
+        for sequence in list(live):
+            if data.draw(st.integers(0, 9)) == 0:
+                engine.cancel(sequence)
+    run(engine)
+    for sequence in live:
+        alone = greedy(list(sequence.prompt), sequence.params.max_tokens)
+        assert sequence.output == alone[: len(sequence.output)]
+        assert sequence.finish == "cancelled" or sequence.output == alone
+    assert (engine.numbers.slots_busy, engine.numbers.waiting) == (0, 0)
+    assert engine.numbers.prompt_tokens + engine.numbers.cached_tokens <= sum(len(one.prompt) for one in live)
+    assert engine.numbers.written_tokens == sum(len(one.output) for one in live)
+    assert sum(engine.numbers.finished.values()) == len(live)

@@ -5,10 +5,10 @@ from hypothesis import strategies as st
 
 from models.tokenizer import Tokenizer
 from server.pace import Pace
-from server.scheduler import SCORED_ROWS, Scheduler, share
+from server.scheduler import MOST_WRITERS, SCORED_ROWS, Scheduler, share
 from server.sequence import Params, Sequence
 from server.slots import Slots
-from tests.server.fakes import build_sequence
+from tests.server.fakes import MemoryModel, build_sequence
 
 
 def waiting(tokenizer: Tokenizer, *, group: str = "", prompt: int = 4, params: Params | None = None) -> Sequence:
@@ -105,3 +105,48 @@ def test_a_scored_prompt_asks_for_a_bounded_number_of_rows(tokenizer: Tokenizer)
     scored = waiting(tokenizer, prompt=1000, params=Params(score_prompt=True))
     plain = waiting(tokenizer, prompt=1000)
     assert [work.count for work in share([scored, plain], 500)] == [SCORED_ROWS, 500 - SCORED_ROWS]
+
+
+def test_more_writers_than_one_step_takes_have_turns_and_a_chunk_waits_for_all_of_them(tokenizer: Tokenizer) -> None:
+    scheduler = build(40, 64)
+    writers = [waiting(tokenizer, prompt=1) for _ in range(2 * MOST_WRITERS + 3)]
+    for sequence in writers:
+        scheduler.add(sequence)
+    begun(scheduler)
+    for sequence in writers:
+        sequence.cached, sequence.output = 1, [5]
+    reader = waiting(tokenizer, prompt=300)
+    scheduler.add(reader)
+    begun(scheduler)
+    for _ in range(3):
+        turns = [scheduler.schedule() for _ in range(3)]
+        stepped = [work.sequence for works in turns for work in works]
+        assert [len(works) for works in turns[:2]] == [MOST_WRITERS] * 2
+        assert len(set(stepped[: len(writers)])) == len(writers)
+        (chunk,) = scheduler.schedule()
+        assert chunk.sequence is reader
+        reader.cached += chunk.count
+
+
+def test_whoever_begins_like_one_that_is_being_read_waits_until_that_is_read(tokenizer: Tokenizer) -> None:
+    """And no longer; another prompt does not wait."""
+    scheduler = Scheduler(Slots(3, MemoryModel()), Pace(8))
+    leader, follower, other = (build_sequence(tokenizer, prompt, Params())[0] for prompt in ([1] * 40, [1] * 24 + [2] * 9, [3] * 40))
+    for sequence in (leader, follower, other):
+        scheduler.add(sequence)
+    assert begun(scheduler) == [leader, other]
+    leader.cached = 23
+    assert scheduler.admit() == []
+    leader.cached = 24
+    assert scheduler.admit() == [follower]
+
+
+def test_whoever_waits_for_one_that_goes_away_goes_on_alone(tokenizer: Tokenizer) -> None:
+    scheduler = Scheduler(Slots(2, MemoryModel()), Pace(8))
+    leader, follower = (build_sequence(tokenizer, [1] * 40, Params())[0] for _ in range(2))
+    for sequence in (leader, follower):
+        scheduler.add(sequence)
+    assert begun(scheduler) == [leader]
+    scheduler.remove(leader)
+    assert begun(scheduler) == [follower]
+    assert [work.sequence for work in scheduler.schedule()] == [follower]

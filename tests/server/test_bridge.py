@@ -5,7 +5,9 @@ from collections.abc import Coroutine
 from typing import Any
 
 import pytest
+from torch import Tensor
 
+from models.step import Step
 from models.tokenizer import Tokenizer
 from server.bridge import Bridge, Closed, Job, QueueFull
 from server.engine import Engine, StepFailed
@@ -144,3 +146,65 @@ def test_the_engine_thread_sleeps_until_there_is_work_and_wakes_once_for_each_co
     within(story(bridge))
     assert bridge.stop(10)
     assert engine.looks == 4  # asleep in the queue; is there a second command?; is a step due?; asleep again, until told to stop
+
+
+def test_a_choice_that_nobody_reads_keeps_its_place_until_it_is_read_or_given_up(tokenizer: Tokenizer) -> None:
+    async def story(bridge: Bridge) -> None:
+        short = Params(max_tokens=2, temperature=0)
+        unread, given_up, watched = (bridge.submit(some(tokenizer, params=short)) for _ in range(3))
+        assert await finished(watched) == ["length"]
+        while bridge.numbers.finished.get("length", 0) < 3:
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0.01)
+        assert bridge.unfinished == 2
+        given_up.cancel()
+        assert bridge.unfinished == 1
+        assert await finished(unread) == ["length"]
+        assert bridge.unfinished == 0
+
+    with running_service(tokenizer, MemoryModel(), slots=1) as service:
+        within(story(service.bridge))
+
+
+class Lost(MemoryModel):
+    """A device that is gone after its first step: nothing helps."""
+
+    def __call__(self, step: Step) -> Tensor:
+        if self.steps:
+            raise RuntimeError("no such device")
+        return super().__call__(step)
+
+
+def gone() -> None:
+    raise RuntimeError("still no such device")
+
+
+def test_when_the_device_is_lost_everybody_hears_of_it_and_nobody_new_is_taken(tokenizer: Tokenizer) -> None:
+    async def story(bridge: Bridge) -> None:
+        jobs = [bridge.submit(some(tokenizer)) for _ in range(4)]
+        for job in jobs:
+            with pytest.raises(StepFailed):
+                await finished(job)
+        assert not bridge.alive
+        with pytest.raises(Closed):
+            bridge.submit(some(tokenizer))
+
+    engine = Engine(Lost(), Scheduler(Slots(1), Pace(8)), 64, recover=gone)
+    bridge = Bridge(engine, slots=1, queue_size=4, prepare=list)
+    bridge.start()
+    within(story(bridge))
+
+
+def test_whoever_is_not_finished_when_the_bridge_stops_is_told(tokenizer: Tokenizer) -> None:
+    model = GatedModel()
+
+    async def story(bridge: Bridge) -> None:
+        job = bridge.submit(some(tokenizer, 3))
+        await asyncio.to_thread(model.entered.acquire)
+        model.gate.release()
+        await asyncio.to_thread(bridge.stop, 10)
+        with pytest.raises(StepFailed):
+            await finished(job)
+
+    with running_service(tokenizer, model, slots=1) as service:
+        within(story(service.bridge))

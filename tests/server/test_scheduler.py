@@ -118,14 +118,15 @@ def test_more_writers_than_one_step_takes_have_turns_and_a_chunk_waits_for_all_o
     reader = waiting(tokenizer, prompt=300)
     scheduler.add(reader)
     begun(scheduler)
+    (chunk,) = scheduler.schedule()
     for _ in range(3):
+        reader.cached += chunk.count
         turns = [scheduler.schedule() for _ in range(3)]
         stepped = [work.sequence for works in turns for work in works]
         assert [len(works) for works in turns[:2]] == [MOST_WRITERS] * 2
         assert len(set(stepped[: len(writers)])) == len(writers)
         (chunk,) = scheduler.schedule()
         assert chunk.sequence is reader
-        reader.cached += chunk.count
 
 
 def test_whoever_begins_like_one_that_is_being_read_waits_until_that_is_read(tokenizer: Tokenizer) -> None:

@@ -17,7 +17,8 @@ from typing import Any, Protocol
 
 from models.errors import BadCheckpoint
 
-MOST_HEADER_BYTES = 100_000_000
+MOST_HEADER_BYTES = 1 << 24  # 130 bytes a tensor; as Python objects a hostile one takes 30 times as much
+MOST_NAME = 200  # characters of a tensor's or a shard's name: a file name has 255 bytes
 MOST_DIMENSIONS = 8
 SAMPLE_BYTES = 64
 INDEX = "model.safetensors.index.json"
@@ -122,15 +123,20 @@ def _check_apart(path: Path, entries: Mapping[str, Entry]) -> None:
             raise BadCheckpoint(path, f"is corrupt: tensors {name!r} and {other!r} share bytes")
 
 
+def is_name(word: object) -> bool:
+    """Whether a word of a foreign file can be a name, and be shown to a person."""
+    return isinstance(word, str) and word.isprintable() and 0 < len(word) <= MOST_NAME
+
+
 def _entry(path: Path, name: str, value: Any, base: int, file_bytes: int) -> Entry:
     try:
         kind, shape, (begin, end) = value["dtype"], tuple(value["shape"]), value["data_offsets"]
-        well_formed = name.isprintable() and isinstance(kind, str) and len(shape) <= MOST_DIMENSIONS
+        well_formed = is_name(name) and is_name(kind) and len(shape) <= MOST_DIMENSIONS
         well_formed = well_formed and all(type(number) is int and number >= 0 for number in (*shape, begin, end))
     except (KeyError, TypeError, ValueError):
         well_formed = False
     if not well_formed:
-        raise BadCheckpoint(path, f"is corrupt: the header of tensor {name!r} makes no sense")
+        raise BadCheckpoint(path, f"is corrupt: the header of tensor {name[:MOST_NAME]!r} makes no sense")
     if kind not in ITEM_BYTES:
         raise BadCheckpoint(path, f"tensor {name!r} is stored as {kind}; supported: {', '.join(ITEM_BYTES)}")
     if end - begin != math.prod(shape) * ITEM_BYTES[kind]:
@@ -140,22 +146,23 @@ def _entry(path: Path, name: str, value: Any, base: int, file_bytes: int) -> Ent
     return Entry(path, base + begin, kind, shape)
 
 
-def shard_paths(folder: Path) -> list[Path]:
+def shard_paths(folder: Path, single: str = SINGLE, index: str = INDEX) -> list[Path]:
     """The single file, or the files that the index names."""
-    if (folder / SINGLE).is_file():
-        return [folder / SINGLE]
-    index = folder / INDEX
-    if not index.is_file():
-        raise BadCheckpoint(folder, f"has neither {SINGLE} nor {INDEX}")
+    if (folder / single).is_file():
+        return [folder / single]
+    path = folder / index
+    if not path.is_file():
+        raise BadCheckpoint(folder, f"has neither {single} nor {index}")
+    if path.stat().st_size > MOST_HEADER_BYTES:
+        raise BadCheckpoint(path, f"is larger than {MOST_HEADER_BYTES} bytes: no index of shards")
     try:
-        names = set(json.loads(index.read_bytes())["weight_map"].values())
-        paths = [folder / name for name in sorted(names)]
+        names = sorted(set(json.loads(path.read_bytes())["weight_map"].values()))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise BadCheckpoint(index, "is not an index of shards") from None
-    for path in paths:
-        if path.parent != folder:
-            raise BadCheckpoint(index, f"names a file outside its folder: {path.name!r}")
-    return paths
+        raise BadCheckpoint(path, "is not an index of shards") from None
+    for name in names:
+        if not is_name(name) or name != Path(name).name:
+            raise BadCheckpoint(path, f"names a file outside its folder, or none: {str(name)[:MOST_NAME]!r}")
+    return [folder / name for name in names]
 
 
 def read_headers(folder: Path) -> dict[str, Entry]:

@@ -5,7 +5,7 @@ the prompt was cut.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import zip_longest
 from weakref import WeakKeyDictionary
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from cpu_ops.describe import Block, place
-from cpu_ops.kernels.attention import CHUNK, HEADER, LAYER, SEGMENT
+from cpu_ops.kernels.attention import CHUNK, HEADER, LAYER, SEGMENT, WAVE
 from cpu_ops.kernels.attention import attend as attend_kernel
 from cpu_ops.scratch import scratch
 from cpu_ops.tape import fresh, run
@@ -27,15 +27,33 @@ PIECE = 16  # tokens of one segment at a time: more would need more room for par
 LANES = 16  # heads that are no multiple of it go through torch
 
 
-@dataclass(frozen=True, slots=True)
 class Wave:
-    """What the kernel has to know of pieces that do not wait for each other, the same in every layer."""
+    """What the kernel has to know of pieces that do not wait for each other, the same in every layer with that window."""
 
-    block: Block
-    address: int
-    units: int
-    products: int
-    partial_floats: int
+    __slots__ = ("address", "block", "partial_floats", "segments")
+
+    def __init__(self, pieces: int) -> None:
+        """Room for so many pieces; `take` says which."""
+        self.segments, self.block = np.zeros(pieces + 1, SEGMENT), np.zeros(1, WAVE)
+        self.block["segments"] = self.segments.ctypes.data
+        self.address, self.partial_floats = self.block.ctypes.data, 0
+
+    def take(self, pieces: Sequence[Segment], spec: ModelSpec, window: int | None) -> None:
+        rows, units, partials, products = [], 0, 0, 0
+        for one in pieces:
+            seen = _first_seen(one, window)
+            chunks = (one.end - 1) // CHUNK + 1 - seen // CHUNK
+            rows.append((one.slot, one.first, one.start, one.end, seen // CHUNK, chunks, units, partials))
+            units += spec.n_kv_heads * chunks
+            partials += spec.n_heads * (one.end - one.start) * chunks * (HEADER + spec.head_dim)
+            products += (one.end - one.start) * (one.end - seen) * spec.q_width * 2
+        rows.append((0, 0, 0, 0, 0, 0, units, partials))
+        self.segments[: len(rows)] = rows
+        self.block["units"], self.block["products"], self.partial_floats = units, products, partials
+
+    def give(self, room: Tensor) -> None:
+        """Room for partial sums: float32 [partial_floats] or more."""
+        self.block["partials"] = room.data_ptr()
 
 
 _WAVES: WeakKeyDictionary[Segments, dict[int | None, Sequence[Wave]]] = WeakKeyDictionary()  # by the window they are seen through
@@ -48,26 +66,20 @@ def attend(layer: int, qkv: Tensor, rotation: Rotation, segments: Segments, cach
     if spec.head_dim % LANES:
         return layers.attend(layer, qkv, rotation, segments, cache)
     out = fresh(qkv.shape[0], spec.q_width)
-    places = (*place(qkv), rotation.cos.data_ptr(), rotation.sin.data_ptr())
-    for wave in _waves(segments, spec, spec.window(layer)):
-        room = scratch(wave.partial_floats)
-        run(attend_kernel, _layer(cache, layer), wave.address, wave.units, wave.products, *places, room.data_ptr(), out.data_ptr())
+    for wave in waves(segments, spec, spec.window(layer)):
+        wave.give(scratch(wave.partial_floats))
+        places = (*place(qkv), rotation.cos.data_ptr(), rotation.sin.data_ptr(), out.data_ptr())
+        run(attend_kernel, _layer(cache, layer), wave.address, *places)
     return out
 
 
 def compile_kernel() -> None:
     """A call with nothing to do."""
-    nothing, no_segments = np.zeros(1, LAYER), np.zeros(1, SEGMENT)
-    run(attend_kernel, nothing.ctypes.data, no_segments.ctypes.data, *[0] * 8)
+    nothing, wave = np.zeros(1, LAYER), Wave(0)
+    run(attend_kernel, nothing.ctypes.data, wave.address, *[0] * 5)
 
 
-def only_wave(segments: Segments, spec: ModelSpec) -> Wave:
-    """Of segments of at most PIECE tokens, where every layer has the same window."""
-    (wave,) = _waves(segments, spec, spec.window(0))
-    return wave
-
-
-def _waves(segments: Segments, spec: ModelSpec, window: int | None) -> Sequence[Wave]:
+def waves(segments: Segments, spec: ModelSpec, window: int | None) -> Sequence[Wave]:
     """The first piece of every segment, then the second ones, which see what the first ones have written, and so on."""
     known = _WAVES.setdefault(segments, {})
     if window not in known:
@@ -76,24 +88,27 @@ def _waves(segments: Segments, spec: ModelSpec, window: int | None) -> Sequence[
     return known[window]
 
 
+def move_waves(recorded: Segments, segments: Segments, spec: ModelSpec) -> None:
+    """Writes `segments` where the kernels look that have run on `recorded` ones, of as many tokens, no more than PIECE."""
+    moved = _WAVES.get(recorded, {})
+    for window, (wave,) in moved.items():
+        wave.take(segments.each, spec, window)
+    room = scratch(max((wave.partial_floats for (wave,) in moved.values()), default=0))
+    for (wave,) in moved.values():
+        wave.give(room)
+
+
+def _wave(pieces: Sequence[Segment], spec: ModelSpec, window: int | None) -> Wave:
+    wave = Wave(sum(one.last - one.first for one in pieces))  # as many as the tokens could be cut to
+    wave.take(pieces, spec, window)
+    return wave
+
+
 def _pieces(segment: Segment) -> list[Segment]:
     firsts = range(segment.first, segment.last, PIECE)
     cuts = [(first, min(first + PIECE, segment.last)) for first in firsts]
     shift = segment.start - segment.first
     return [replace(segment, first=first, last=last, start=first + shift, end=last + shift) for first, last in cuts]
-
-
-def _wave(pieces: Sequence[Segment], spec: ModelSpec, window: int | None) -> Wave:
-    rows, units, partials = [], 0, 0
-    for one in pieces:
-        first = _first_seen(one, window) // CHUNK
-        chunks = (one.end - 1) // CHUNK + 1 - first
-        rows.append((one.slot, one.first, one.start, one.end, first, chunks, units, partials))
-        units += spec.n_kv_heads * chunks
-        partials += spec.n_heads * (one.end - one.start) * chunks * (HEADER + spec.head_dim)
-    block = np.array([*rows, (0, 0, 0, 0, 0, 0, units, partials)], SEGMENT)
-    products = sum((one.end - one.start) * (one.end - _first_seen(one, window)) for one in pieces) * spec.q_width * 2
-    return Wave(block, block.ctypes.data, units, products, partials)
 
 
 def _first_seen(segment: Segment, window: int | None) -> int:

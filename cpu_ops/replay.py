@@ -1,25 +1,23 @@
-"""A decode step's layers, recorded once for each number of tokens and played back: one call from Python for all of them."""
+"""A decode step, recorded once for each number of tokens and played back: one call from Python for all of it."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from cpu_ops.attend import LANES, PIECE, only_wave
+from cpu_ops.attend import LANES, PIECE, move_waves
 from cpu_ops.describe import Block
-from cpu_ops.kernels.attention import CALL as ATTEND
-from cpu_ops.kernels.attention import attend as attend_kernel
 from cpu_ops.kernels.replay import function_of, replay
 from cpu_ops.tape import Tape, recording
 from models.kv_cache import KvCache
-from models.layers import Rotation, Segments
-from models.spec import ModelSpec
+from models.layers import Segments
+from models.step import Step
 
-Layers = Callable[[Tensor, Rotation, Segments, KvCache], Tensor]
-SEGMENTS, UNITS, PRODUCTS, PARTIALS = (list(ATTEND.names or ()).index(name) for name in ("segments", "units", "products", "partials"))
+LOG = logging.getLogger(__name__)
+Compute = Callable[[Step, Segments, KvCache], Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,49 +25,60 @@ class Recorded:
     """A tape, the memory its input is put into and its output comes from, and its calls as `replay` takes them."""
 
     tape: Tape
-    x: Tensor
-    rotation: Rotation
-    out: Tensor
+    step: Step
+    segments: Segments
+    logits: Tensor
     calls: Block
+    address: int
 
-    def play(self, x: Tensor, rotation: Rotation, segments: Segments, cache: KvCache) -> Tensor:
-        self.x.copy_(x)
-        self.rotation.cos.copy_(rotation.cos)
-        self.rotation.sin.copy_(rotation.sin)
-        wave = only_wave(segments, cache.spec)
-        room = torch.empty(wave.partial_floats)
-        for kernel, block in self.tape.calls:
-            if kernel is attend_kernel:
-                block[SEGMENTS], block[UNITS], block[PRODUCTS], block[PARTIALS] = wave.address, wave.units, wave.products, room.data_ptr()
-        replay(self.calls.ctypes.data, len(self.tape.calls))
-        return self.out.clone()
+    def play(self, step: Step, segments: Segments, cache: KvCache) -> Tensor:
+        self.take(step, segments, cache)
+        replay(self.address, len(self.calls))
+        return self.logits.clone()
 
-
-_RECORDED: WeakKeyDictionary[KvCache, dict[int, Recorded]] = WeakKeyDictionary()
+    def take(self, step: Step, segments: Segments, cache: KvCache) -> None:
+        """Puts the step where the kernels look for it."""
+        for given, place in ((step.tokens, self.step.tokens), (step.positions, self.step.positions), (step.wanted, self.step.wanted)):
+            place.copy_(given)
+        move_waves(self.segments, segments, cache.spec)
 
 
-def holds(spec: ModelSpec) -> bool:
-    """Whether layers of this model are kernels throughout, alike in every layer: what else they do, a tape would not repeat."""
-    torch_only = spec.norm == "layer" or spec.qk_norm or spec.residual_scale != 1 or spec.n_experts > 1
-    return not torch_only and not spec.turned and not spec.windowed
+Sizes = tuple[int, int]  # of a step: its tokens, and the rows of logits that are wanted
+_RECORDED: WeakKeyDictionary[KvCache, dict[Sizes, Recorded | None]] = WeakKeyDictionary()
 
 
-def replayed(x: Tensor, rotation: Rotation, segments: Segments, cache: KvCache, layers: Layers) -> Tensor:
-    """layers(x, …), for a model whose every step of T tokens calls the same kernels, and which has the cache for itself."""
-    if len(x) > PIECE or cache.spec.head_dim % LANES:
-        return layers(x, rotation, segments, cache)
+def replayed(step: Step, segments: Segments, cache: KvCache, compute: Compute) -> Tensor:
+    """compute(step, …), for a model whose every step of T tokens calls the same kernels, and which has the cache for itself.
+
+    Where it turns out to do more than call kernels it is computed.
+    """
+    sizes = len(step), len(step.wanted)
+    if len(step) > PIECE or cache.spec.head_dim % LANES:
+        return compute(step, segments, cache)
     tapes = _RECORDED.setdefault(cache, {})
-    recorded = tapes.get(len(x))
-    if recorded is not None:
-        return recorded.play(x, rotation, segments, cache)
-    tapes[len(x)] = recorded = record(x.clone(), Rotation(rotation.cos.clone(), rotation.sin.clone()), segments, cache, layers)
-    return recorded.out.clone()
+    if sizes not in tapes:
+        tapes[sizes], logits = record(step, segments, cache, compute)
+        return logits
+    recorded = tapes[sizes]
+    return compute(step, segments, cache) if recorded is None else recorded.play(step, segments, cache)
 
 
-def record(x: Tensor, rotation: Rotation, segments: Segments, cache: KvCache, layers: Layers) -> Recorded:
+def recorded_for(step: Step, cache: KvCache) -> Recorded | None:
+    """What steps of this size are played back from, if they are."""
+    return _RECORDED.get(cache, {}).get((len(step), len(step.wanted)))
+
+
+def record(step: Step, segments: Segments, cache: KvCache, compute: Compute) -> tuple[Recorded | None, Tensor]:
+    """The recorded step, None when playing it back would leave something out; and its logits."""
+    own = Step(*(part.clone() for part in (step.tokens, step.positions, step.slots, step.wanted)))
+    places = Segments(segments.each)
     with recording() as tape:
-        out = layers(x, rotation, segments, cache)
-    return Recorded(tape, x, rotation, out, calls_of(tape))
+        logits = compute(own, places, cache)
+    if tape.stranger is not None:
+        LOG.info("steps of %d tokens are computed, not played back: besides kernels they need torch's %r", len(step), tape.stranger)
+        return None, logits
+    calls = calls_of(tape)
+    return Recorded(tape, own, places, logits, calls, calls.ctypes.data), logits.clone()
 
 
 def calls_of(tape: Tape) -> Block:

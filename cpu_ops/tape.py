@@ -6,22 +6,29 @@ times as long. So a step that does the same at the same addresses every time is 
 
 import threading
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 Kernel = Callable[[int], None]
+READS = "resolve_conj"  # what `tolist` and `numpy()` begin with: a number that Python has read is not read again
 _NOW = threading.local()
 
 
 class Tape:
-    """`calls`: kernels and their blocks of numbers, in order. `kept`: the memory that the numbers point to."""
+    """`calls`: kernels and their blocks of numbers, in order. `kept`: the memory that the numbers point to.
+
+    `stranger`: an operation of torch's that was needed too, so that playing the calls is not enough.
+    """
 
     def __init__(self) -> None:
         self.calls: list[tuple[Kernel, array[int]]] = []
         self.kept: list[Tensor] = []
+        self.stranger: str | None = None
 
 
 def current() -> Tape | None:
@@ -36,9 +43,31 @@ def recording() -> Iterator[Tape]:
     assert current() is None
     _NOW.tape = tape = Tape()
     try:
-        yield tape
+        with _Watch(tape):
+            yield tape
     finally:
         _NOW.tape = None
+
+
+class _Watch(TorchDispatchMode):
+    """Notes the first operation that is neither a view nor new memory."""
+
+    def __init__(self, tape: Tape) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # torch leaves it half typed
+        self.tape = tape
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        name = func.overloadpacket.__name__
+        if name != "empty" and (name == READS or not (func.is_view and _shared(result, args))):
+            self.tape.stranger = self.tape.stranger or name
+        return result
+
+
+def _shared(results: Any, arguments: Iterable[Any]) -> bool:
+    """Whether all results lie in the memory of the arguments."""
+    places = [one.untyped_storage().data_ptr() for one in arguments if isinstance(one, Tensor)]
+    return all(one.untyped_storage().data_ptr() in places for one in (results if isinstance(results, list | tuple) else [results]))
 
 
 def run(kernel: Kernel, *numbers: int) -> None:

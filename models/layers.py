@@ -1,4 +1,4 @@
-"""The parts of a layer that are not the FFN: norm, rotary positions, attention over the cache.
+"""The parts of a step that are not the FFN: rows looked up, norm, rotary positions, attention over the cache.
 
 Plain torch, any device: the definition that kernels are held to.
 """
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from models.architectures.rope import inverse_frequencies
 from models.kv_cache import KvCache
+from models.rows import Rows
 from models.spec import ModelSpec
 from models.step import Step
 
@@ -72,6 +73,18 @@ class Rotary:
     def at(self, positions: Tensor) -> Rotation:
         angles = positions.float().unsqueeze(1) * self.frequencies
         return Rotation((angles.cos() * self.factor).unsqueeze(1), (angles.sin() * self.factor).unsqueeze(1))
+
+
+def rotation(rotary: Rotary, positions: Tensor) -> Rotation:
+    return rotary.at(positions)
+
+
+def embed(rows: Rows, which: Tensor) -> Tensor:
+    return rows[which].decode()
+
+
+def take(x: Tensor, which: Tensor) -> Tensor:
+    return x[which]
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:

@@ -10,13 +10,25 @@ from torch import Tensor
 from models.bank import NeuronBank
 from models.formats import Format, Input
 from models.kv_cache import KvCache
-from models.layers import Rotation, Segments
+from models.layers import Rotary, Rotation, Segments
 from models.rows import Rows
 from models.spec import FfnRule
 
 
 class Ops(Protocol):
-    """The arithmetic of a layer, on one device. Results are float32 on the device of the arguments."""
+    """The arithmetic of a step, on one device. Results are float32 on the device of the arguments.
+
+    A step that does nothing else can be recorded and played back (`cpu_ops.replayed`).
+    """
+
+    def embed(self, rows: Rows, which: Tensor, /) -> Tensor:
+        """Rows by index int64 [T] -> float32 [T, k]."""
+
+    def take(self, x: Tensor, which: Tensor, /) -> Tensor:
+        """float32 [T, H], int64 [R] -> [R, H]."""
+
+    def rotation(self, rotary: Rotary, positions: Tensor, /) -> Rotation:
+        """That of positions int64 [T]."""
 
     def add(self, a: Tensor, b: Tensor, /) -> Tensor:
         """float32 [T, H] + [T, H] or [H]."""

@@ -15,20 +15,20 @@ from models.spec import ModelSpec
 from models.spine import Entrance, LayerSpine, Norm, Spine
 from models.step import Step
 
-Layers = Callable[[Tensor, Rotation, Segments, KvCache], Tensor]
+Compute = Callable[[Step, Segments, KvCache], Tensor]
 Attend = Callable[[Tensor], Tensor]  # the normed state -> what attention adds
 
 
 class Repeat(Protocol):
-    """layers(x, rotation, segments, cache), computed or played back."""
+    """compute(step, segments, cache), or the same played back."""
 
-    def __call__(self, x: Tensor, rotation: Rotation, segments: Segments, cache: KvCache, layers: Layers) -> Tensor: ...
+    def __call__(self, step: Step, segments: Segments, cache: KvCache, compute: Compute) -> Tensor: ...
 
 
 class Transformer:
     """`spine` and `cache` live on `device`; `ffn` owns its neurons, wherever they are. Residuals are float32.
 
-    `repeat` may record what the layers do in a step and play it back in the next ones (as `cpu_ops.replayed` does).
+    `repeat` may record what a step does and play it back in the next ones (as `cpu_ops.replayed` does).
     """
 
     def __init__(
@@ -37,15 +37,19 @@ class Transformer:
         self.spec, self.spine, self.ffn, self.ops = spec, spine, ffn, ops
         self.device = torch.device(device)
         self.rotary = Rotary(spec, self.device)
-        self.run: Layers = self.layers if repeat is None else partial(repeat, layers=self.layers)
+        self.run: Compute = self.compute if repeat is None else partial(repeat, compute=self.compute)
 
     @torch.inference_mode()
     def forward(self, step: Step, cache: KvCache) -> Tensor:
         """Runs `step`, writes its keys and values, and gives logits float32 [R, V] of the wanted rows."""
+        return self.run(step, segments_of(step), cache)
+
+    def compute(self, step: Step, segments: Segments, cache: KvCache) -> Tensor:
+        """`forward` of a step whose segments are known: nothing but `ops` and `ffn`, so that it can be repeated without Python."""
         positions = step.positions.to(self.device)
         x = enter(self.spec, self.spine.entrance, self.ops, step.tokens.to(self.device), positions)
-        x = self.run(x, self.rotary.at(positions), segments_of(step), cache)
-        return self.logits(x[step.wanted.to(self.device)])
+        x = self.layers(x, self.ops.rotation(self.rotary, positions), segments, cache)
+        return self.logits(self.ops.take(x, step.wanted.to(self.device)))
 
     def layers(self, x: Tensor, rotation: Rotation, segments: Segments, cache: KvCache) -> Tensor:
         """All layers: x [T, H] -> [T, H]."""
@@ -65,10 +69,10 @@ class Transformer:
 
 def enter(spec: ModelSpec, entrance: Entrance, ops: Ops, tokens: Tensor, positions: Tensor) -> Tensor:
     """tokens and positions int64 [T], on the spine's device -> float32 [T, H]."""
-    x = scaled(entrance.embed[tokens].decode(), spec.embedding_scale)
+    x = scaled(ops.embed(entrance.embed, tokens), spec.embedding_scale)
     if entrance.project is not None:
         x = ops.linear(entrance.project, ops.input(entrance.project.format, x))
-    return x if entrance.positions is None else ops.add(x, entrance.positions[positions].decode())
+    return x if entrance.positions is None else ops.add(x, ops.embed(entrance.positions, positions))
 
 
 def run_layer(
@@ -112,7 +116,7 @@ def attention(
     qkv = ops.linear(weights.qkv, ops.input(weights.qkv.format, normed), weights.qkv_bias)
     if weights.q_norm is not None and weights.k_norm is not None:
         qkv = heads_normed(spec, ops, qkv, weights.q_norm, weights.k_norm)
-    mixed = ops.attend(index, qkv, rotation if spec.turns(index) else rotation.none(), segments, cache)
+    mixed = ops.attend(index, qkv, rotation if spec.rope is None or spec.turns(index) else rotation.none(), segments, cache)
     return ops.linear(weights.o, ops.input(weights.o.format, mixed), weights.o_bias)
 
 

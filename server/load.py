@@ -160,9 +160,7 @@ def load_model(model: PackedModel, profile: FiringProfile, plan: Placement, stag
     arena = Arena(neurons_room(model.manifest, plan.hot) + (spine_room(model.manifest) if on_cpu else 0))
     ffn = SplitFfn(spec.rule, load_banks(model, profile, plan, device, arena.take), staging)
     spine = model.load_spine(device, arena.take) if on_cpu else model.load_spine(device)
-    transformer = Transformer(
-        spec, spine, ffn, ops, device=device, repeat=cpu_ops.replayed if ffn.repeats and cpu_ops.holds(spec) else None
-    )
+    transformer = Transformer(spec, spine, ffn, ops, device=device, repeat=cpu_ops.replayed if ffn.repeats else None)
     cache = KvCache(spec, slots=plan.question.slots, context=plan.question.context, device=device)
     return partial(transformer.forward, cache=cache), cache
 

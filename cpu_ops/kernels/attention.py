@@ -36,12 +36,12 @@ LAYER = np.dtype(
 # Tokens of one slot: rows `first` … of the step at positions start … end; the chunks they see; units and float32 of partial sums before it.
 SEGMENT = np.dtype([(name, np.int64) for name in ("slot", "first", "start", "end", "chunk", "chunks", "units_before", "partials_before")])
 
-# The LAYER; the SEGMENTs, and after the last one, one with no chunks and all `units` before it; queries · keys in all; q, k and v
-# of a token side by side, and the bytes to the next token's; cos and sin [T, dim/2]; room for partial sums; out [T, heads · dim].
-CALL = np.dtype(
-    [(name, np.int64) for name in ("layer", "segments", "units", "products", "qkv", "qkv_stride", "cos", "sin", "partials", "out")]
-)
-layer_at, segment_at, call_at = block_at(LAYER), block_at(SEGMENT), block_at(CALL)
+# What is the same in all layers of a step: the SEGMENTs, and after the last one, one with no chunks and all `units` before it;
+# queries · keys in all; room for partial sums.
+WAVE = np.dtype([(name, np.int64) for name in ("segments", "units", "products", "partials")])
+# The LAYER, the WAVE; q, k and v of a token side by side, and the bytes to the next token's; cos and sin [T, dim/2]; out [T, heads · dim].
+CALL = np.dtype([(name, np.int64) for name in ("layer", "wave", "qkv", "qkv_stride", "cos", "sin", "out")])
+layer_at, segment_at, wave_at, call_at = block_at(LAYER), block_at(SEGMENT), block_at(WAVE), block_at(CALL)
 SEGMENT_BYTES = SEGMENT.itemsize
 
 
@@ -181,7 +181,8 @@ def _attend_tile(call: Any, layer: Any, segment: Any, head: int, part: Part, fir
 @exact_inner
 def _attend_unit(address: int, unit: int) -> None:
     call = call_at(address)
-    layer, at = layer_at(call.layer), call.segments
+    layer, wave = layer_at(call.layer), wave_at(call.wave)
+    at = wave.segments
     while segment_at(at + SEGMENT_BYTES).units_before <= unit:
         at += SEGMENT_BYTES
     segment = segment_at(at)
@@ -190,7 +191,7 @@ def _attend_unit(address: int, unit: int) -> None:
     part = Part(layer.keys + place, layer.values + place, chunk * CHUNK, min(chunk * CHUNK + CHUNK, segment.end))
     _write_rows(call, layer, segment, head, part)
     n = (segment.end - segment.start) * (layer.heads // layer.kv_heads)
-    partials = call.partials + 4 * (segment.partials_before + (unit - segment.units_before) * n * (HEADER + layer.dim))
+    partials = wave.partials + 4 * (segment.partials_before + (unit - segment.units_before) * n * (HEADER + layer.dim))
     first = 0
     while first < n:
         count = TILE if n - first >= TILE else 1
@@ -199,7 +200,7 @@ def _attend_unit(address: int, unit: int) -> None:
 
 
 @exact_inner
-def _merge_query(call: Any, layer: Any, segment: Any, token: int, own: int) -> None:
+def _merge_query(call: Any, layer: Any, segment: Any, partials: int, token: int, own: int) -> None:
     """out = the chunks of one token's query head `own`, added in their order."""
     dim, group = layer.dim, layer.heads // layer.kv_heads
     position = segment.start + token
@@ -207,7 +208,7 @@ def _merge_query(call: Any, layer: Any, segment: Any, token: int, own: int) -> N
     count = position // CHUNK + 1 - chunk
     step = n * (HEADER + dim) * 4
     first = own // group * segment.chunks + chunk - segment.chunk
-    partial = call.partials + 4 * (segment.partials_before + (token * group + own % group) * (HEADER + dim)) + first * step
+    partial = partials + 4 * (segment.partials_before + (token * group + own % group) * (HEADER + dim)) + first * step
     shares = np.empty((count + 7) // 8 * 8, np.float32)
     for i in range(len(shares)):
         shares[i] = floats_at(partial + i * step, 1)[0] if i < count else np.float32(-np.inf)
@@ -228,11 +229,12 @@ def _merge_query(call: Any, layer: Any, segment: Any, token: int, own: int) -> N
 def _merge_head(address: int, own: int) -> None:
     """Query head `own` of every token."""
     call = call_at(address)
-    layer, at = layer_at(call.layer), call.segments
+    layer, wave = layer_at(call.layer), wave_at(call.wave)
+    at = wave.segments
     while segment_at(at).chunks > 0:
         segment = segment_at(at)
         for token in range(segment.end - segment.start):
-            _merge_query(call, layer, segment, token, own)
+            _merge_query(call, layer, segment, wave.partials, token, own)
         at += SEGMENT_BYTES
 
 
@@ -240,12 +242,12 @@ def _merge_head(address: int, own: int) -> None:
 def attend(address: int) -> None:
     """The segments' tokens of the CALL at an address."""
     call = call_at(address)
-    heads = layer_at(call.layer).heads
-    if call.products <= SERIAL_PRODUCTS:
-        for unit in range(call.units):
+    heads, wave = layer_at(call.layer).heads, wave_at(call.wave)
+    if wave.products <= SERIAL_PRODUCTS:
+        for unit in range(wave.units):
             _attend_unit(address, unit)
         for own in range(heads):
             _merge_head(address, own)
     else:
-        in_parallel(_attend_unit, address, call.units)
+        in_parallel(_attend_unit, address, wave.units)
         in_parallel(_merge_head, address, heads)

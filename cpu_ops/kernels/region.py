@@ -39,7 +39,7 @@ def use_threads(typing: Any, count: Any) -> Any:
     """`set_num_threads` for the calling thread, without a check and without Python."""
 
     def emit(context: Any, builder: Builder, signature: Any, arguments: Any) -> Value:
-        setter = _declared(builder, "set_num_threads", ir.FunctionType(ir.VoidType(), [I32]))
+        setter = declared(builder, "set_num_threads", ir.FunctionType(ir.VoidType(), [I32]))
         builder.call(setter, [builder.trunc(arguments[0], I32)])
         return context.get_dummy_value()
 
@@ -66,12 +66,12 @@ def _call_pool(builder: Builder, piece: Value, data: Value, count: Value) -> Non
         base, counts, strides = builder.alloca(POINTER), builder.alloca(I64), builder.alloca(I64)
     for value, place in ((ir.Constant(POINTER, None), base), (count, counts), (one, strides)):
         builder.store(value, place)
-    threads = builder.call(_declared(builder, "get_num_threads", ir.FunctionType(I64, [])), [])
-    pool = _declared(builder, "numba_parallel_for", POOL)
+    threads = builder.call(declared(builder, "get_num_threads", ir.FunctionType(I64, [])), [])
+    pool = declared(builder, "numba_parallel_for", POOL)
     builder.call(pool, [piece, base, counts, strides, builder.inttoptr(data, POINTER), zero, one, threads])
 
 
-def _declared(builder: Builder, name: str, kind: Any) -> Value:
-    """A function of the pool; Numba's own code may have declared it in this module with other pointer types."""
+def declared(builder: Builder, name: str, kind: Any) -> Value:
+    """A function of the process, the pool's for one; Numba's own code may have declared it in this module with other pointer types."""
     known = builder.module.globals.get(name)
     return ir.Function(builder.module, kind, name) if known is None else builder.bitcast(known, kind.as_pointer())

@@ -5,6 +5,7 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 
+from cpu_ops.kernels.clock import nanoseconds
 from cpu_ops.kernels.compile import intrinsic, kernel
 from cpu_ops.kernels.ir import I64, Builder, Value, pointer
 from cpu_ops.kernels.rows import longs_at
@@ -27,6 +28,16 @@ def replay(calls: int, count: int) -> None:
     numbers = longs_at(calls, 2 * count)
     for i in range(count):
         _call(numbers[2 * i], numbers[2 * i + 1])
+
+
+@kernel
+def timed_replay(calls: int, count: int, stamps: int) -> None:
+    """`replay` that writes the clock to int64 [count + 1]: before the first call and after each."""
+    numbers, times = longs_at(calls, 2 * count), longs_at(stamps, count + 1)
+    times[0] = nanoseconds()
+    for i in range(count):
+        _call(numbers[2 * i], numbers[2 * i + 1])
+        times[i + 1] = nanoseconds()
 
 
 def function_of(compiled: Any) -> int:

@@ -4,11 +4,12 @@ import pytest
 import torch
 
 import cpu_ops
-from cpu_ops.replay import _RECORDED
+from cpu_ops.replay import _RECORDED, Recorded
 from gpu_ops.transfer import Staging
 from models.bits import FormatName
 from models.kv_cache import KvCache
 from models.packed import PackedModel
+from models.step import Step
 from models.transformer import Transformer
 from server.split_ffn import SplitBank, SplitFfn
 from tests.conftest import PackedOf
@@ -21,6 +22,15 @@ def cold_model(packed: PackedModel, *, repeats: bool) -> Transformer:
     ffn = SplitFfn(spec.rule, banks, Staging(torch.device("cpu"), tokens=64, hidden=spec.hidden))
     assert ffn.repeats
     return Transformer(spec, packed.load_spine(), ffn, cpu_ops, repeat=cpu_ops.replayed if repeats else None)
+
+
+REPEATS = (None, cpu_ops.replayed)
+
+
+def recorded_of(cache: KvCache, tokens: int) -> Recorded:
+    recorded = _RECORDED[cache][tokens, tokens]
+    assert recorded is not None
+    return recorded
 
 
 STEPS: list[list[Part]] = [
@@ -52,10 +62,41 @@ def test_a_step_of_each_size_is_recorded_once(packed_of: PackedOf) -> None:
     cache = cache_for(model, slots=2)
     for step in STEPS:
         run_step(model, cache, step)
-    assert sorted(_RECORDED[cache]) == [1, 2, 3]
-    tape = _RECORDED[cache][1].tape
+    assert sorted(_RECORDED[cache]) == [(1, 1), (2, 2), (3, 3)]
+    tape = recorded_of(cache, 1).tape
     run_step(model, cache, [Part(0, 35, [1])])
-    assert _RECORDED[cache][1].tape is tape
+    assert recorded_of(cache, 1).tape is tape
+
+
+def test_a_model_that_needs_torch_besides_is_computed(packed_of: PackedOf, caplog: pytest.LogCaptureFixture) -> None:
+    """Its last state doubled in torch, as some family might: playing the kernels alone would leave that out."""
+
+    class Doubling(Transformer):
+        def logits(self, x: torch.Tensor) -> torch.Tensor:
+            return super().logits(x * 2)
+
+    packed = packed_of("relu", "bf16")
+    built = [cold_model(packed, repeats=repeats) for repeats in (False, True)]
+    computed, played = (Doubling(one.spec, one.spine, one.ffn, one.ops, repeat=repeat) for one, repeat in zip(built, REPEATS, strict=True))
+    caches = [cache_for(model, slots=2) for model in (computed, played)]
+    with caplog.at_level("INFO", "cpu_ops.replay"):
+        for step in STEPS:
+            expected, got = (run_step(model, cache, step) for model, cache in zip((computed, played), caches, strict=True))
+            assert all(torch.equal(one, other) for one, other in zip(expected, got, strict=True)), step
+    assert set(_RECORDED[caches[1]].values()) == {None}
+    assert "'mul'" in caplog.text
+
+
+def test_logits_of_some_rows_only(packed_of: PackedOf) -> None:
+    """A short prompt wants its last row; the tape of as many tokens that want all is another."""
+    model = cold_model(packed_of("bundled", "bf16"), repeats=True)
+    cache = cache_for(model, slots=2)
+    for start in (0, 3, 6):
+        part = [Part(0, start, [5, 6, 7])]
+        whole = run_step(model, cache, part)[0]
+        last = Step(torch.tensor([5, 6, 7]), torch.arange(start, start + 3), torch.zeros(3, dtype=torch.int64), torch.tensor([2]))
+        assert torch.equal(model.forward(last, cache)[0], whole[2])
+    assert sorted(_RECORDED[cache]) == [(3, 1), (3, 3)]
 
 
 def test_tapes_go_with_their_cache(packed_of: PackedOf) -> None:

@@ -11,7 +11,7 @@ from models.bank import NeuronBank
 from models.ffn import DenseFfn, Done, dense_ffn, dense_linear
 from models.formats import Format, Input
 from models.kv_cache import KvCache
-from models.layers import attend, layer_norm, rms_norm
+from models.layers import attend, embed, layer_norm, rms_norm, rotation, take
 from models.ops import Ops
 from models.packed import PackedModel
 from models.spec import FfnRule
@@ -26,6 +26,9 @@ class TorchOps:
     layer_norm = staticmethod(layer_norm)
     linear = staticmethod(dense_linear)
     attend = staticmethod(attend)
+    embed = staticmethod(embed)
+    take = staticmethod(take)
+    rotation = staticmethod(rotation)
     ffn = staticmethod(dense_ffn)
     add = staticmethod(torch.add)
 

@@ -1,0 +1,67 @@
+"""What a tape holds, and what it notices that it does not hold."""
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import cpu_ops
+from cpu_ops.kernels.replay import replay, timed_replay
+from cpu_ops.replay import calls_of
+from cpu_ops.tape import recording
+
+X = torch.arange(12.0).view(3, 4)
+
+WITHIN: list[Callable[[Tensor], object]] = [
+    lambda x: cpu_ops.add(x, x[0]),
+    lambda x: x.view(4, 3)[1:].unsqueeze(0).split((1, 2), 1),
+    lambda x: x.to("cpu").cpu().contiguous(),
+    lambda x: torch.empty(3),
+]
+BESIDES: list[Callable[[Tensor], object]] = [
+    lambda x: x + 1,
+    lambda x: x.mul_(2),
+    lambda x: x[torch.tensor([1])],
+    lambda x: x.double(),
+    lambda x: x.T.contiguous(),
+    lambda x: x.nonzero(),
+    lambda x: x[0, 0].item(),
+    lambda x: x.tolist(),
+    lambda x: x.numpy(),
+    lambda x: torch.zeros(3),
+]
+
+
+@pytest.mark.parametrize("place", range(len(WITHIN)))
+def test_kernels_views_and_new_memory_are_all_a_tape_needs(place: int) -> None:
+    with torch.inference_mode(), recording() as tape:
+        WITHIN[place](X)
+    assert tape.stranger is None
+
+
+@pytest.mark.parametrize("place", range(len(BESIDES)))
+def test_whatever_torch_computes_or_python_reads_is_noticed(place: int) -> None:
+    x = X.clone()
+    with torch.inference_mode(), recording() as tape:
+        BESIDES[place](x)
+    assert tape.stranger is not None
+
+
+def test_played_with_the_clock_read_the_calls_do_the_same() -> None:
+    a, b = torch.ones(2, 8), torch.ones(8)
+    with recording() as tape:
+        out = cpu_ops.add(cpu_ops.add(a, b), b)
+    calls, stamps = calls_of(tape), np.zeros(3, np.int64)
+    assert out.sum() == 3 * 16
+    a.fill_(2)
+    before = time.monotonic_ns()
+    timed_replay(calls.ctypes.data, 2, stamps.ctypes.data)
+    after = time.monotonic_ns()
+    assert before <= stamps[0] <= stamps[1] <= stamps[2] <= after
+    assert out.sum() == 4 * 16
+    a.fill_(3)
+    replay(calls.ctypes.data, 2)
+    assert out.sum() == 5 * 16

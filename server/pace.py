@@ -17,7 +17,7 @@ class Pace:
 
     def tokens(self, bound_seconds: float) -> int:
         """At least one, at most `most`; before anything was measured, `most`."""
-        return max(1, min(self.most, int(bound_seconds / self._seconds_per_token))) if self._seconds_per_token else self.most
+        return max(1, int(min(self.most, bound_seconds / self._seconds_per_token))) if self._seconds_per_token else self.most
 
     def took(self, tokens: int, seconds: float) -> None:
         """A step of so many tokens has taken so long."""

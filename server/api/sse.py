@@ -11,6 +11,7 @@ from starlette.types import Receive, Scope, Send
 
 from server.bridge import Job
 
+SLOWEST_SECONDS = 30.0
 DONE = "data: [DONE]\n\n"
 HEADERS = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache", "x-accel-buffering": "no"}
 
@@ -31,7 +32,10 @@ async def _cancel_when_gone(receive: Receive, job: Job) -> None:
 
 
 class EventStream(Response):
-    """Sends `chunks` as they come. However it ends, the job and its watcher end with it."""
+    """Sends `chunks` as they come. However it ends, the job and its watcher end with it.
+
+    A client that takes nothing for SLOWEST_SECONDS is given up: till then what it does not read is kept for it.
+    """
 
     def __init__(self, chunks: AsyncIterator[str], job: Job, watcher: asyncio.Task[None]) -> None:
         super().__init__(headers=HEADERS)
@@ -40,10 +44,11 @@ class EventStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            with suppress(OSError):  # the client went away between two chunks
+            with suppress(OSError):  # the client went away between two chunks, or reads no more (TimeoutError is one)
                 await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
                 async for chunk in self.chunks:
-                    await send({"type": "http.response.body", "body": chunk.encode(), "more_body": True})
+                    async with asyncio.timeout(SLOWEST_SECONDS):
+                        await send({"type": "http.response.body", "body": chunk.encode(), "more_body": True})
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
             self.watcher.cancel()

@@ -88,7 +88,11 @@ def rm_command(args: argparse.Namespace) -> int:
 
 def show_command(recorded: Recorded, args: argparse.Namespace) -> int:
     manifest = known_manifest(args.model)
-    print("\n".join(shown(manifest, recorded(manifest, None), predictors=False, packed=is_packed(find(args.model)))))
+    print(
+        "\n".join(
+            shown(manifest, recorded(manifest, None), predictors=manifest.spec.predictors is not None, packed=is_packed(find(args.model)))
+        )
+    )
     return 0
 
 
@@ -97,7 +101,7 @@ def params_command(recorded: Recorded, args: argparse.Namespace) -> int:
     activity = chosen_activity(recorded, manifest, args)
     rank = f"; predictors of mean rank {args.predictor_rank:,}" if args.predictor_rank else ""
     print(f"{manifest.name}: {shape_of(manifest)}\nactivated: {activity.source}{rank}\n")
-    for line in table(parts_of(manifest.spec, activity, args.predictor_rank or 0)):
+    for line in table(parts_of(manifest.spec, activity, args.predictor_rank)):
         print(line)
     return 0
 

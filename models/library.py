@@ -8,7 +8,7 @@ from pathlib import Path
 
 from models.architectures import manifest_from_config, manifest_from_folder
 from models.bits import FormatName
-from models.checkpoint.headers import has_weights
+from models.checkpoint.weights import has_weights
 from models.errors import BadArtefact, BadCheckpoint, BadValue, Unavailable
 from models.layout import MANIFEST_FILE
 from models.manifest import Manifest, load_manifest

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from models.architectures import check_format
 from models.bits import BITS, FormatName
 from models.checkpoint.base import Checkpoint
-from models.checkpoint.safetensors import open_safetensors
+from models.checkpoint.opened import open_folder
 from models.errors import BadArtefact
 from models.layout import (
     ALIGNMENT,
@@ -52,7 +52,7 @@ def packed(model: str, name: FormatName | None = None, *, quiet: bool = False) -
         found = PackedModel.open(folder)
         check_asked_format(found.manifest, name)
         return found
-    checkpoint = open_safetensors(folder)
+    checkpoint = open_folder(folder)
     target = shelf() / packed_name(folder.name, checkpoint.fingerprint, name or DEFAULT_FORMAT)
     if not is_packed(target):
         pack(checkpoint, target, name or DEFAULT_FORMAT, quiet=quiet)

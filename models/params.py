@@ -31,7 +31,7 @@ class Part:
 
 def routed_neurons(spec: ModelSpec) -> int:
     """FFN neurons that a token reaches: all of a dense model, those of the experts routed to otherwise."""
-    return spec.n_layers * min(spec.experts_per_token, spec.n_experts) * spec.n_neurons
+    return spec.n_layers * spec.experts_per_token * spec.n_neurons
 
 
 def activity_at(spec: ModelSpec, sparsity: float) -> Activity:
@@ -44,22 +44,21 @@ def every_neuron(spec: ModelSpec) -> Activity:
     return Activity(float(routed_neurons(spec)), "every neuron that a token reaches")
 
 
-def parts_of(spec: ModelSpec, activity: Activity, predictor_rank: float = 0.0) -> list[Part]:
-    """Every parameter once. `predictor_rank` is the mean over banks, of predictors without biases; 0 for none."""
-    matrix = spec.vocab * spec.hidden
-    router = spec.n_layers * spec.n_experts * spec.hidden if spec.n_experts > 1 else 0
-    predictor = spec.n_banks * predictor_rank * (spec.hidden + spec.n_neurons)
-    ffn = spec.neuron_parameters
-    head = 0 if spec.tied_head else matrix
-    rest = spec.parameters - matrix - head - router - ffn - spec.attention_parameters
+def parts_of(spec: ModelSpec, activity: Activity, predictor_rank: float | None = None) -> list[Part]:
+    """Every parameter once. `predictor_rank` is the mean over banks, of predictors without biases; the checkpoint's own when None."""
+    embedding = spec.vocab * spec.width
+    head = 0 if spec.tied_head else embedding
+    predictor = spec.predictor_parameters if predictor_rank is None else spec.n_banks * predictor_rank * (spec.hidden + spec.n_neurons)
+    counted = embedding + head + spec.attention_parameters + spec.router_parameters + spec.neuron_parameters
+    rest = spec.parameters - spec.predictor_parameters - counted
     return [
-        Part("embedding", matrix, matrix),
+        Part("embedding", embedding, embedding),
         Part("attention", spec.attention_parameters, spec.attention_parameters),
-        Part("router", router, router),
-        Part("predictor", predictor, predictor * min(spec.experts_per_token, spec.n_experts) / spec.n_experts),
-        Part("FFN", ffn, activity.neurons * spec.rows_per_neuron * spec.hidden),
+        Part("router", spec.router_parameters, spec.router_parameters),
+        Part("predictor", predictor, predictor * spec.experts_per_token / spec.n_experts),
+        Part("FFN", spec.neuron_parameters, activity.neurons * spec.rows_per_neuron * spec.hidden),
         Part("head", head, head),
-        Part("norms, biases", rest, rest),
+        Part("norms, biases, positions", rest, rest),
     ]
 
 

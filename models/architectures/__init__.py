@@ -9,7 +9,8 @@ from models.architectures import bamboo, llama, prosparse
 from models.architectures.config import Config, read_config
 from models.architectures.family import Family
 from models.bits import BITS, FormatName
-from models.checkpoint.headers import fingerprint, read_headers
+from models.checkpoint.headers import fingerprint
+from models.checkpoint.weights import read_headers
 from models.errors import BadConfig, BadValue
 from models.manifest import Formats, Manifest, computed_sizes
 from models.spec import ModelSpec

@@ -21,8 +21,6 @@ MOST_HEADER_BYTES = 1 << 24  # 130 bytes a tensor; as Python objects a hostile o
 MOST_NAME = 200  # characters of a tensor's or a shard's name: a file name has 255 bytes
 MOST_DIMENSIONS = 8
 SAMPLE_BYTES = 64
-INDEX = "model.safetensors.index.json"
-SINGLE = "model.safetensors"
 ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
 
 
@@ -146,7 +144,7 @@ def _entry(path: Path, name: str, value: Any, base: int, file_bytes: int) -> Ent
     return Entry(path, base + begin, kind, shape)
 
 
-def shard_paths(folder: Path, single: str = SINGLE, index: str = INDEX) -> list[Path]:
+def shard_paths(folder: Path, single: str, index: str) -> list[Path]:
     """The single file, or the files that the index names."""
     if (folder / single).is_file():
         return [folder / single]
@@ -163,21 +161,6 @@ def shard_paths(folder: Path, single: str = SINGLE, index: str = INDEX) -> list[
         if not is_name(name) or name != Path(name).name:
             raise BadCheckpoint(path, f"names a file outside its folder, or none: {str(name)[:MOST_NAME]!r}")
     return [folder / name for name in names]
-
-
-def read_headers(folder: Path) -> dict[str, Entry]:
-    """Every tensor of a folder, over all its shards."""
-    entries: dict[str, Entry] = {}
-    for path in shard_paths(folder):
-        found = read_header(path)
-        if twice := entries.keys() & found.keys():
-            raise BadCheckpoint(path, f"tensor {min(twice)!r} is in another shard too")
-        entries |= found
-    return entries
-
-
-def has_weights(folder: Path) -> bool:
-    return (folder / SINGLE).is_file() or (folder / INDEX).is_file()
 
 
 def fingerprint(config_digest: str, entries: Mapping[str, Sampled]) -> str:

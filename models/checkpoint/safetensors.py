@@ -9,7 +9,8 @@ from torch import Tensor
 
 from models.arena import allocate
 from models.checkpoint.base import Checkpoint, open_checkpoint
-from models.checkpoint.headers import Entry, fingerprint, read_headers, read_to
+from models.checkpoint.headers import Entry, fingerprint, read_to
+from models.checkpoint.weights import read_safetensors_headers
 from models.errors import BadCheckpoint
 
 TYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
@@ -44,5 +45,5 @@ def open_safetensors(folder: Path) -> Checkpoint:
     """A Hugging Face folder: config.json and safetensors. Reads headers only."""
     if not folder.is_dir():
         raise BadCheckpoint(folder, "no such directory")
-    entries = read_headers(folder) if (folder / "config.json").is_file() else {}
+    entries = read_safetensors_headers(folder) if (folder / "config.json").is_file() else {}
     return open_checkpoint(folder, SafetensorsSource(entries))

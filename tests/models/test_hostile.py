@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from models.checkpoint.headers import read_headers
 from models.checkpoint.safetensors import SafetensorsSource, open_safetensors
+from models.checkpoint.weights import read_headers
 from models.pack import pack
 from models.packed import PackedModel
 from tests.checkpoints import make_llama

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from models.params import Part, activity_at, every_neuron, parts_of, summed, table
-from models.spec import FfnRule, ModelSpec
+from models.spec import FfnRule, ModelSpec, Predictors
 
 MISTRAL = ModelSpec(
     family="mistral",
@@ -73,6 +73,12 @@ def test_the_released_turbosparse_mixtral_is_counted_to_the_byte() -> None:
     spec = mixtral(57024)
     total = summed(parts_of(spec, every_neuron(spec), 1036), "", embeddings=True).total
     assert 2 * total == 103_592_501_248
+
+
+def test_predictors_of_the_checkpoint_are_counted_without_being_asked_for() -> None:
+    spec = replace(mixtral(), predictors=Predictors(tuple(MIXTRAL_RANKS), masks=True))
+    assert parts_of(spec, activity_at(spec, 0.85)) == parts_of(mixtral(), activity_at(spec, 0.85), 1036)
+    assert billions(mixtral(), 0.85, 1036, embeddings=True)[0] * 1e9 == spec.parameters
 
 
 def test_parts_are_the_whole_and_a_tied_head_counts_once() -> None:

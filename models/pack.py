@@ -40,7 +40,7 @@ from models.reading import in_parallel
 from models.rows import Rows
 
 CHUNK_WEIGHTS = 1 << 19  # weights read and encoded by one thread at a time; a few such chunks wait to be written
-CARRIED = ("tokenizer.json", "tokenizer_config.json", "config.json", "generation_config.json")
+CARRIED = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "config.json", "generation_config.json")
 LAYOUT_FILE = "layout-version"
 MOST_NAME = 50  # characters of a source folder that a packed one is named after: a file name has 255 bytes
 

@@ -1,6 +1,7 @@
 """Text to token ids and back, through `tokenizers`. Knows which tokens end a text; knows no models."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,12 @@ from models.errors import BadCheckpoint
 
 @dataclass(frozen=True, slots=True)
 class Tokenizer:
-    """`bos` is put first where the model wants it; `chat_template` is Jinja source or None."""
+    """`bos` is put first where the model wants it; `chat_template` is Jinja source or None, `specials` are the tokens it may name."""
 
     core: tokenizers.Tokenizer
     bos: int | None
     chat_template: str | None
+    specials: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def open(cls, folder: Path, vocab: int | None = None) -> "Tokenizer":
@@ -38,8 +40,7 @@ class Tokenizer:
         core.no_padding()
         settings = _read_settings(folder / "tokenizer_config.json")
         bos = _content(settings.get("bos_token")) if settings.get("add_bos_token") else None
-        template = settings.get("chat_template")
-        return cls(core, None if bos is None else core.token_to_id(bos), template if isinstance(template, str) else None)
+        return cls(core, None if bos is None else core.token_to_id(bos), _read_template(folder, settings), _specials(settings))
 
     @property
     def vocab_size(self) -> int:
@@ -51,6 +52,11 @@ class Tokenizer:
         if special and self.bos is not None and ids[:1] != [self.bos]:
             return [self.bos, *ids]
         return ids
+
+    def encode_rendered(self, text: str) -> list[int]:
+        """Token ids of a text that a chat template wrote. Only a `bos` that the template left out is put there."""
+        ids = self.encode(text, special=False)
+        return ids if self.bos is None or ids[:1] == [self.bos] else [self.bos, *ids]
 
     def decode(self, ids: list[int]) -> str:
         """Text; special tokens are left out. Bytes that are no UTF-8 become U+FFFD."""
@@ -69,6 +75,24 @@ def _read_settings(path: Path) -> dict[str, Any]:
     if not isinstance(settings, dict):
         raise BadCheckpoint(path, "is not a JSON object")
     return settings
+
+
+def _read_template(folder: Path, settings: Mapping[str, Any]) -> str | None:
+    """A file of its own, or a setting: the source, or a list of named ones of which `default` counts."""
+    path = folder / "chat_template.jinja"
+    if path.is_file():
+        return path.read_text(encoding="utf-8", errors="replace")
+    template = settings.get("chat_template")
+    if isinstance(template, list):
+        named = {one.get("name"): one.get("template") for one in template if isinstance(one, dict)}
+        template = named.get("default")
+    return template if isinstance(template, str) else None
+
+
+def _specials(settings: Mapping[str, Any]) -> dict[str, str]:
+    """'bos_token' -> '<s>', and so on."""
+    found = {name: _content(value) for name, value in settings.items() if name.endswith("_token")}
+    return {name: content for name, content in found.items() if content is not None}
 
 
 def _content(token: Any) -> str | None:

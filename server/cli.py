@@ -18,9 +18,11 @@ from models.errors import ThermoclineError
 from models.paths import BUNDLED_NAME
 from placement.budget import DEFAULT_CONTEXT, DEFAULT_SLOTS, PROMPT_CHUNK
 from placement.report import report
+from server.api.app import Door
 from server.api.serve import serve
 from server.bridge import Bridge
 from server.config import DEFAULT_STALL_MS, read_config
+from server.grammars import Grammars
 from server.listening import listening, url_of
 from server.load import Ready, load
 from server.service import Service
@@ -89,7 +91,7 @@ def run_command(args: argparse.Namespace) -> int:
         bridge = Bridge(ready.engine, slots=config.slots, queue_size=config.queue, prepare=partial(set_threads, config.threads))
         bridge.start()
         print(f"\n{welcome(url_of(taken), ready)}", flush=True)
-        serve(service_of(ready, bridge), taken, config.drain_seconds)
+        serve(service_of(ready, bridge), taken, Door(), config.drain_seconds)
         bridge.stop(config.drain_seconds)
     return 0
 
@@ -105,6 +107,7 @@ def service_of(ready: Ready, bridge: Bridge) -> Service:
         vocab=spec.vocab,
         eos=frozenset(spec.eos),
         expected_per_second=ready.plan.expected.tokens_per_second,
+        grammars=Grammars(ready.tokenizer, spec.vocab, frozenset(spec.eos)),
     )
 
 

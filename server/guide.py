@@ -14,6 +14,7 @@ class GuideFailed(Exception):
 
     def __init__(self, why: str) -> None:
         super().__init__(f"response_format: {why}")
+        self.why = why
         self.param = "response_format"
 
 

@@ -2,13 +2,18 @@
 
 from dataclasses import dataclass
 
+from models.chat import ChatTemplate
 from models.tokenizer import Tokenizer
 from server.bridge import Bridge
+from server.grammars import Grammars
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """`context`: tokens that fit a slot. `vocab`: rows of the model's head. `expected_per_second`: the placement's prediction."""
+    """`context`: tokens that fit a slot. `vocab`: rows of the model's head. `expected_per_second`: the placement's prediction.
+
+    `chat` is None when the model has no chat template.
+    """
 
     model: str
     created: int  # seconds since 1970
@@ -18,3 +23,5 @@ class Service:
     vocab: int
     eos: frozenset[int]
     expected_per_second: float | None
+    grammars: Grammars
+    chat: ChatTemplate | None = None

@@ -1,18 +1,45 @@
-"""The ASGI application: routes, the error table, and the envelope around every request."""
+"""The ASGI application: routes, the error table, and the layers around every request."""
+
+from dataclasses import dataclass
 
 from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp
 
-from server.api import completions, errors, health, models
+from server.api import chat, completions, errors, health, models, tokens
+from server.api.bounds import USUAL, Bounds, Limits
+from server.api.documents import ERRORS
 from server.api.envelope import Envelope
+from server.api.keys import Keys
 from server.service import Service
 
-BODY_LIMIT_BYTES = 8 << 20
+ROUTES = (completions, chat, tokens, models, health)
 
 
-def build_app(service: Service, *, body_limit_bytes: int = BODY_LIMIT_BYTES) -> Envelope:
-    app = FastAPI(title="Thermocline", description="A local LLM server. Errors have one shape; see docs/http.md.")
+@dataclass(frozen=True, slots=True)
+class Door:
+    """Who may come in: `keys`, none for everybody, and the `origins` whose pages may ask, none by default."""
+
+    keys: tuple[str, ...] = ()
+    origins: tuple[str, ...] = ()
+    limits: Limits = USUAL
+
+
+OPEN = Door()
+
+
+def build_app(service: Service, door: Door = OPEN) -> ASGIApp:
+    """From the outside to the inside: id and log, CORS, keys, the body, the routes."""
+    app = FastAPI(title="Thermocline", description="A local LLM server. Errors have one shape; see docs/http.md.", responses=ERRORS)
     app.state.service = service
     errors.install(app)
-    for part in (completions, models, health):
+    for part in ROUTES:
         app.include_router(part.router)
-    return Envelope(app, body_limit_bytes)
+    inner = Keys(Bounds(app, door.limits), door.keys)
+    return Envelope(with_cors(inner, door.origins) if door.origins else inner)
+
+
+def with_cors(app: ASGIApp, origins: tuple[str, ...]) -> ASGIApp:
+    """Pages of `origins` ("*": of any) may ask; keys go in headers, so no cookies are let through."""
+    exposed = ("x-request-id", "retry-after")
+    return CORSMiddleware(app, allow_origins=origins, allow_methods=("GET", "POST"), allow_headers=("*",), expose_headers=exposed)

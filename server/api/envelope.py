@@ -1,27 +1,28 @@
-"""Envelope: what happens to every request: a bound on its body, an id, and one line in the log, without any prompt."""
+"""Envelope: what happens to every request: an id, and one line in the log, without any prompt."""
 
 import logging
+import re
 import time
 import uuid
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server.api.errors import TooLarge, response_of
-
 log = logging.getLogger("server.access")
+OWN_ID = re.compile(rb"[\x21-\x7e]{1,128}")  # of a client: what is safe to write into a log and a header
 
 
 class Envelope:
-    """Wraps an application; its own answers have the id too, those for a failure included."""
+    """Wraps an application; its own answers have the id too, those for a failure included. A client may name its request itself."""
 
-    def __init__(self, app: ASGIApp, body_limit_bytes: int) -> None:
-        self.app, self.limit = app, body_limit_bytes
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        request_id, started, status = f"req_{uuid.uuid4().hex}", time.perf_counter(), 0
+        request_id, started, status = id_of(scope), time.perf_counter(), 0
+        scope.setdefault("state", {})["request_id"] = request_id
 
         async def signed(message: Message) -> None:
             nonlocal status
@@ -31,32 +32,15 @@ class Envelope:
             await send(message)
 
         try:
-            await self._limited(scope, receive, signed)
+            await self.app(scope, receive, signed)
         finally:
-            spent_ms = 1e3 * (time.perf_counter() - started)
+            spent_ms = round(1e3 * (time.perf_counter() - started), 1)
             level = logging.DEBUG if scope["path"] == "/health" and status == 200 else logging.INFO  # those come every few seconds
-            log.log(level, "%s %s %s %d %.1f ms", request_id, scope["method"], scope["path"], status, spent_ms)
-
-    async def _limited(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Reads the body up to the limit, then hands it on in one piece."""
-        messages: list[Message] = []
-        total_bytes = 0
-        while not messages or messages[-1].get("more_body", False):
-            messages.append(await receive())
-            total_bytes += len(messages[-1].get("body", b""))
-            if total_bytes > self.limit:
-                return await response_of(TooLarge(self.limit))(scope, receive, send)
-        if messages[-1]["type"] == "http.disconnect":
-            return None
-        body: Message = {"type": "http.request", "body": b"".join(message["body"] for message in messages), "more_body": False}
-        await self.app(scope, replay(body, receive), send)
+            facts = {"request_id": request_id, "method": scope["method"], "path": scope["path"], "status": status, "ms": spent_ms}
+            log.log(level, "%s %s %s %d %.1f ms", *facts.values(), extra={"facts": facts})
 
 
-def replay(first: Message, receive: Receive) -> Receive:
-    """Gives `first`, then whatever `receive` gives."""
-    kept = [first]
-
-    async def replayed() -> Message:
-        return kept.pop() if kept else await receive()
-
-    return replayed
+def id_of(scope: Scope) -> str:
+    """The client's own `x-request-id`, else a new one."""
+    own = dict(scope["headers"]).get(b"x-request-id", b"")
+    return own.decode() if OWN_ID.fullmatch(own) else f"req_{uuid.uuid4().hex}"

@@ -3,7 +3,7 @@
 A mistake of the client is never a 5xx, because clients send those again.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +14,9 @@ from starlette.exceptions import HTTPException
 
 from server.bridge import Closed, QueueFull
 from server.engine import StepFailed
+from server.guide import GuideFailed
 
-RETRY_SECONDS = 2
+RETRY = {"retry-after": "2"}  # seconds
 
 
 class BadRequest(Exception):
@@ -29,12 +30,12 @@ class BadRequest(Exception):
 class ContextOverflow(Exception):
     """A prompt that does not fit."""
 
-    def __init__(self, prompt_tokens: int, context: int) -> None:
+    def __init__(self, param: str, prompt_tokens: int, context: int) -> None:
         super().__init__(
             f"the prompt has {prompt_tokens} tokens, which exceeds the available context size of {context} tokens "
             "(at least one must be left to write)"
         )
-        self.param = "prompt"
+        self.param = param
         self.prompt_tokens, self.context = prompt_tokens, context
 
 
@@ -42,6 +43,26 @@ class UnknownModel(Exception):
     def __init__(self, asked: str, served: str) -> None:
         super().__init__(f"the model {asked!r} does not exist; this server has {served!r}")
         self.param = "model"
+
+
+class NoChatTemplate(Exception):
+    def __init__(self, model: str) -> None:
+        super().__init__(f"the model {model!r} has no chat template; start the server with --chat-template FILE, or use /v1/completions")
+
+
+class Unauthorized(Exception):
+    def __init__(self) -> None:
+        super().__init__("this server wants an API key: send it as 'Authorization: Bearer KEY'")
+
+
+class TooSlow(Exception):
+    def __init__(self, limit_seconds: float) -> None:
+        super().__init__(f"the body did not come within {limit_seconds:g} seconds")
+
+
+class TooManyHeaders(Exception):
+    def __init__(self, limit_bytes: int) -> None:
+        super().__init__(f"the headers are larger than {limit_bytes} bytes")
 
 
 class TooLarge(Exception):
@@ -54,16 +75,21 @@ class Answer:
     status: int
     type: str
     code: str | None = None
-    retry: bool = False
+    headers: Mapping[str, str] | None = None
 
 
 TABLE: dict[type[Exception], Answer] = {
     BadRequest: Answer(400, "invalid_request_error"),
     ContextOverflow: Answer(400, "invalid_request_error", "context_length_exceeded"),
     UnknownModel: Answer(404, "invalid_request_error", "model_not_found"),
+    NoChatTemplate: Answer(400, "invalid_request_error", "no_chat_template"),
+    GuideFailed: Answer(400, "invalid_request_error", "grammar_failed"),
+    Unauthorized: Answer(401, "authentication_error", "invalid_api_key", {"www-authenticate": "Bearer"}),
+    TooSlow: Answer(408, "invalid_request_error", "request_timeout"),
+    TooManyHeaders: Answer(431, "invalid_request_error", "headers_too_large"),
     TooLarge: Answer(413, "invalid_request_error", "body_too_large"),
-    QueueFull: Answer(503, "overloaded_error", "queue_full", retry=True),
-    Closed: Answer(503, "overloaded_error", "shutting_down", retry=True),
+    QueueFull: Answer(503, "overloaded_error", "queue_full", RETRY),
+    Closed: Answer(503, "overloaded_error", "shutting_down", RETRY),
     StepFailed: Answer(500, "server_error", "step_failed"),
 }
 STATUS_CODES = {404: "not_found", 405: "method_not_allowed"}
@@ -81,7 +107,7 @@ def body_of(error: Exception) -> dict[str, Any]:
 
 def response_of(error: Exception) -> JSONResponse:
     answer = TABLE[type(error)]
-    return JSONResponse(body_of(error), answer.status, {"retry-after": str(RETRY_SECONDS)} if answer.retry else None)
+    return JSONResponse(body_of(error), answer.status, answer.headers)
 
 
 def install(app: FastAPI) -> None:

@@ -3,10 +3,9 @@
 While the model loads the port is bound and connections wait, so a check with a timeout fails until the server is ready.
 """
 
-from typing import Any
-
 from fastapi import APIRouter, Request
 
+from server.api.documents import HealthAnswer
 from server.bridge import Closed
 from server.service import Service
 
@@ -14,8 +13,8 @@ router = APIRouter()
 
 
 @router.get("/health")
-async def health(request: Request) -> dict[str, Any]:
+async def health(request: Request) -> HealthAnswer:
     service: Service = request.app.state.service
     if not service.bridge.alive:
         raise Closed
-    return {"status": "ok", "unfinished": service.bridge.unfinished}
+    return HealthAnswer(status="ok", unfinished=service.bridge.unfinished)

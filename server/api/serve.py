@@ -7,21 +7,34 @@ from types import FrameType
 
 import uvicorn
 
-from server.api.app import build_app
+from server.api.app import Door, build_app
+from server.api.protocol import Protocol
 from server.service import Service
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-def serve(service: Service, taken: socket.socket, drain_seconds: int) -> None:
-    """Returns after SIGTERM or Ctrl-C, when running requests are done or `drain_seconds` have passed."""
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)  # our own lines say what is needed
-    settings = uvicorn.Config(
-        build_app(service), log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=drain_seconds
+def settings(service: Service, door: Door, drain_seconds: int) -> uvicorn.Config:
+    """Our own lines say what is needed, so uvicorn's are off."""
+    return uvicorn.Config(
+        build_app(service, door),
+        http=Protocol,
+        ws="none",
+        h11_max_incomplete_event_size=door.limits.header_bytes,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        lifespan="off",
+        timeout_graceful_shutdown=drain_seconds,
     )
+
+
+def serve(service: Service, taken: socket.socket, door: Door, drain_seconds: int) -> None:
+    """Returns after SIGTERM or Ctrl-C, when running requests are done or `drain_seconds` have passed."""
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
     for number in STOP_SIGNALS:
         signal.signal(number, told)  # uvicorn acts on a signal, then gives it back to us: it has done its work
-    uvicorn.Server(settings).run(sockets=[taken])
+    uvicorn.Server(settings(service, door, drain_seconds)).run(sockets=[taken])
 
 
 def told(number: int, frame: FrameType | None) -> None:

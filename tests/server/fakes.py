@@ -18,6 +18,7 @@ from server.bridge import Bridge
 from server.detokenize import TextStream
 from server.engine import Engine, Forward
 from server.pace import Pace
+from server.grammars import Grammars
 from server.scheduler import Scheduler
 from server.sequence import Event, Params, Sequence, generator
 from server.service import Service
@@ -126,6 +127,11 @@ def build_sequence(
     return Sequence(tuple(prompt), params, stream, generator(seed, 0), group=group, emit=events.append), events
 
 
+def fake_service(tokenizer: Tokenizer, bridge: Bridge, context: int) -> Service:
+    eos = frozenset({EOS})
+    return Service("fake", 1_700_000_000, tokenizer, bridge, context, VOCAB, eos, 42.0, Grammars(tokenizer, VOCAB, eos))
+
+
 @contextmanager
 def running_service(
     tokenizer: Tokenizer, forward: Forward, *, slots: int = 2, queue_size: int = 4, context: int = 64, chunk: int = 8
@@ -134,6 +140,6 @@ def running_service(
     bridge = Bridge(engine, slots=slots, queue_size=queue_size, prepare=list)
     bridge.start()
     try:
-        yield Service("fake", 1_700_000_000, tokenizer, bridge, context, VOCAB, frozenset({EOS}), 42.0)
+        yield fake_service(tokenizer, bridge, context)
     finally:
         assert bridge.stop(10)

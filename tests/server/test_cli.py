@@ -109,7 +109,7 @@ def test_threads_asked_for_reach_kernels_and_torch_where_the_model_runs(
     monkeypatch.setattr(server.cli, "report", str)
     monkeypatch.setattr(server.cli, "welcome", lambda url, ready: url)
     monkeypatch.setattr(server.cli, "service_of", lambda ready, bridge: bridge)
-    monkeypatch.setattr(server.cli, "serve", lambda bridge, taken, drain: asyncio.run(asyncio.wait_for(one_request(bridge), 20)))
+    monkeypatch.setattr(server.cli, "serve", lambda bridge, taken, door, drain: asyncio.run(asyncio.wait_for(one_request(bridge), 20)))
     try:
         assert main(["run", "--port", "0", "--threads", str(asked)]) == 0
     finally:

@@ -7,15 +7,16 @@ from contextlib import contextmanager
 
 import uvicorn
 
-from server.api.app import build_app
+from server.api.app import OPEN, Door
+from server.api.serve import settings
 from server.service import Service
 
 
 @contextmanager
-def live_server(service: Service) -> Iterator[str]:
+def live_server(service: Service, door: Door = OPEN) -> Iterator[str]:
     """Yields its address, http://127.0.0.1:PORT."""
     listening = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(build_app(service), log_config=None, lifespan="off"))
+    server = uvicorn.Server(settings(service, door, drain_seconds=5))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
     try:

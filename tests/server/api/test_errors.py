@@ -8,51 +8,30 @@ from typing import Any, cast
 
 import httpx
 import pytest
+from starlette.types import ASGIApp
 
 from models.tokenizer import Tokenizer
-from server.api.app import build_app
-from server.api.envelope import Envelope
+from server.api.app import Door, build_app
+from server.api.bounds import USUAL
+from tests.server.api.asking import ask, checked, client_of
 from tests.server.fakes import GatedModel, MemoryModel, running_service
 
 PATH = "/v1/completions"
 JSON = {"content-type": "application/json"}
+CHAT = "/v1/chat/completions"
 
 
 @pytest.fixture(scope="module")
-def app(tokenizer: Tokenizer) -> Iterator[Envelope]:
+def app(tokenizer: Tokenizer) -> Iterator[ASGIApp]:
     with running_service(tokenizer, MemoryModel()) as service:
-        yield build_app(service, body_limit_bytes=20_000)
+        yield build_app(service, Door(limits=replace(USUAL, body_bytes=20_000)))
 
 
-def client_of(app: Envelope) -> httpx.AsyncClient:
-    """Without certificates, which take longer to read than a test to run."""
-    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test", verify=False)
-
-
-def ask(app: Envelope, method: str, path: str, **sent: Any) -> httpx.Response:
-    async def once() -> httpx.Response:
-        async with client_of(app) as client:
-            return await client.request(method, path, **sent)
-
-    return asyncio.run(once())
-
-
-def complaint(app: Envelope, status: int, **sent: Any) -> dict[str, Any]:
+def complaint(app: ASGIApp, status: int, **sent: Any) -> dict[str, Any]:
     """The error that a POST of completions ends in."""
     answer = ask(app, "POST", PATH, **sent)
     assert answer.status_code == status, answer.text
     return checked(answer)
-
-
-def checked(answer: httpx.Response) -> dict[str, Any]:
-    body: dict[str, Any] = answer.json()
-    assert body.keys() == {"error"}
-    assert body["error"].keys() == {"message", "type", "param", "code"}
-    assert isinstance(body["error"]["message"], str)
-    assert isinstance(body["error"]["code"], str | None)
-    assert answer.headers["x-request-id"].startswith("req_")
-    error: dict[str, Any] = body["error"]
-    return error
 
 
 @pytest.mark.parametrize(
@@ -121,14 +100,14 @@ def checked(answer: httpx.Response) -> dict[str, Any]:
         ({"echo": 1}, "echo"),
     ],
 )
-def test_a_bad_field_is_a_400_that_names_it(app: Envelope, fields: dict[str, Any], param: str) -> None:
+def test_a_bad_field_is_a_400_that_names_it(app: ASGIApp, fields: dict[str, Any], param: str) -> None:
     error = complaint(app, 400, content=json.dumps({"prompt": "x"} | fields), headers=JSON)
     assert error["param"] == param
     assert error["type"] == "invalid_request_error"
     assert error["message"].startswith(param)
 
 
-def test_a_missing_prompt_is_named(app: Envelope) -> None:
+def test_a_missing_prompt_is_named(app: ASGIApp) -> None:
     assert complaint(app, 400, json={})["param"] == "prompt"
 
 
@@ -155,15 +134,15 @@ def test_a_missing_prompt_is_named(app: Envelope) -> None:
         b'{"prompt": "x", "stop": ["\\udfff"]}',
     ],
 )
-def test_a_body_that_is_no_request_is_a_400(app: Envelope, body: bytes) -> None:
+def test_a_body_that_is_no_request_is_a_400(app: ASGIApp, body: bytes) -> None:
     complaint(app, 400, content=body, headers=JSON)
 
 
-def test_the_wrong_content_type_is_a_400_that_says_so(app: Envelope) -> None:
+def test_the_wrong_content_type_is_a_400_that_says_so(app: ASGIApp) -> None:
     assert "application/json" in complaint(app, 400, content=b'{"prompt": "x"}', headers={"content-type": "text/plain"})["message"]
 
 
-def test_a_body_over_the_limit_is_a_413_and_not_read_to_its_end(app: Envelope) -> None:
+def test_a_body_over_the_limit_is_a_413_and_not_read_to_its_end(app: ASGIApp) -> None:
     read = []
 
     async def endless() -> Any:
@@ -177,7 +156,7 @@ def test_a_body_over_the_limit_is_a_413_and_not_read_to_its_end(app: Envelope) -
     assert len(read) == 21
 
 
-def test_null_means_left_out(app: Envelope) -> None:
+def test_null_means_left_out(app: ASGIApp) -> None:
     names = (
         "max_tokens temperature top_p top_k min_p presence_penalty frequency_penalty repetition_penalty n best_of stop "
         "stop_token_ids ignore_eos seed logprobs echo logit_bias stream stream_options suffix user model"
@@ -187,7 +166,7 @@ def test_null_means_left_out(app: Envelope) -> None:
     assert answer.json()["usage"]["completion_tokens"] == 16
 
 
-def test_unknown_routes_and_methods_have_the_shape_too(app: Envelope) -> None:
+def test_unknown_routes_and_methods_have_the_shape_too(app: ASGIApp) -> None:
     missing = ask(app, "GET", "/v2/nothing")
     assert missing.status_code == 404
     assert checked(missing)["code"] == "not_found"
@@ -197,7 +176,7 @@ def test_unknown_routes_and_methods_have_the_shape_too(app: Envelope) -> None:
     assert wrong.headers["allow"] == "POST"
 
 
-def test_the_context_has_room_for_one_more_token_or_for_none(app: Envelope) -> None:
+def test_the_context_has_room_for_one_more_token_or_for_none(app: ASGIApp) -> None:
     """64 tokens fit a slot."""
     error = complaint(app, 400, json={"prompt": "x" * 64})
     assert (error["code"], error["param"]) == ("context_length_exceeded", "prompt")
@@ -211,7 +190,7 @@ def test_a_full_queue_is_a_503_that_says_when_to_come_back(tokenizer: Tokenizer)
     model = GatedModel()
     body = {"prompt": "x", "max_tokens": 2}
 
-    async def story(app: Envelope) -> list[httpx.Response]:
+    async def story(app: ASGIApp) -> list[httpx.Response]:
         async with client_of(app) as client:
             taken = [asyncio.create_task(client.post(PATH, json=body)) for _ in range(3)]
             await asyncio.to_thread(model.entered.acquire)
@@ -239,7 +218,7 @@ def test_a_stopped_engine_is_not_healthy(tokenizer: Tokenizer) -> None:
         assert checked(answer)["code"] == "shutting_down"
 
 
-def test_no_prompt_is_in_the_log(app: Envelope, caplog: pytest.LogCaptureFixture) -> None:
+def test_no_prompt_is_in_the_log(app: ASGIApp, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("DEBUG"):
         ask(app, "POST", PATH, json={"prompt": "my secret"})
         ask(app, "POST", PATH, json={"prompt": "my secret", "top_p": 7})
@@ -247,7 +226,7 @@ def test_no_prompt_is_in_the_log(app: Envelope, caplog: pytest.LogCaptureFixture
     assert "my secret" not in caplog.text
 
 
-def test_our_own_document_describes_the_request(app: Envelope) -> None:
+def test_our_own_document_describes_the_request(app: ASGIApp) -> None:
     document = ask(app, "GET", "/openapi.json").json()
     fields = document["components"]["schemas"]["CompletionRequest"]["properties"]
     assert {"prompt", "stop_token_ids", "repetition_penalty", "stream_options"} <= fields.keys()
@@ -260,8 +239,8 @@ class BrokenTokenizer:
 
 
 def test_our_own_mistake_is_a_500_that_says_nothing_of_the_inside(tokenizer: Tokenizer) -> None:
-    async def story(app: Envelope) -> httpx.Response:
-        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async def story(app: ASGIApp) -> httpx.Response:
+        transport = httpx.ASGITransport(cast(Any, app), raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://test", verify=False) as client:
             return await client.post(PATH, json={"prompt": "x"})
 

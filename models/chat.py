@@ -1,0 +1,103 @@
+"""ChatTemplate: messages to the text a model was trained to see, by the Jinja template that comes with it.
+
+Templates are other people's programs, so they run in Jinja's sandbox, with a bound on what they write and on the products they compute.
+Knows no tokenizer and no HTTP. Torch-free.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NoReturn
+
+from jinja2 import Template, TemplateError
+from jinja2.exceptions import SecurityError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from models.errors import BadCheckpoint
+
+LONGEST_TEXT = 1 << 24  # characters of a rendered chat
+LONGEST_REPEAT = 1 << 20  # characters or items that one multiplication may make
+SOURCE_LIMIT_BYTES = 1 << 20
+
+
+class ChatRefused(Exception):
+    """The template does not take these messages, or it is broken; the message says which."""
+
+
+class Sandbox(ImmutableSandboxedEnvironment):
+    """Jinja as chat templates expect it: no blank lines for tags, break and continue, JSON that is not escaped for HTML."""
+
+    intercepted_binops = frozenset({"*", "**"})
+
+    def __init__(self) -> None:
+        super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
+        self.filters["tojson"] = to_json
+        self.globals |= {"raise_exception": refuse, "strftime_now": strftime_now}
+
+    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+        """Bounds `'x' * 10**10`."""
+        if operator == "**" or repeat_of(left, right) > LONGEST_REPEAT:
+            raise SecurityError(f"{operator} makes too much")
+        return super().call_binop(context, operator, left, right)
+
+
+def repeat_of(left: Any, right: Any) -> int:
+    """Items that a product makes; 0 for numbers."""
+    sized, times = (left, right) if hasattr(left, "__len__") else (right, left)
+    return len(sized) * times if hasattr(sized, "__len__") and isinstance(times, int) else 0
+
+
+def to_json(value: Any, ensure_ascii: bool = False, indent: int | None = None, separators: Any = None, sort_keys: bool = False) -> str:
+    """The signature is that of the templates' own convention."""
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+
+def refuse(message: object) -> NoReturn:
+    raise ChatRefused(str(message))
+
+
+def strftime_now(form: str) -> str:
+    return datetime.now().strftime(form)
+
+
+@dataclass(frozen=True, slots=True)
+class ChatTemplate:
+    """`specials` are what a template may name: bos_token, eos_token and the like."""
+
+    template: Template
+    specials: Mapping[str, str]
+
+    @classmethod
+    def build(cls, source: str, specials: Mapping[str, str], path: Path) -> "ChatTemplate":
+        """BadCheckpoint names `path` when the source is no template."""
+        try:
+            return cls(Sandbox().from_string(source), specials)
+        except (TemplateError, RecursionError) as error:
+            raise BadCheckpoint(path, f"is no chat template: {error}") from None
+
+    @classmethod
+    def read(cls, path: Path, specials: Mapping[str, str]) -> "ChatTemplate":
+        """A file of `--chat-template`."""
+        if path.stat().st_size > SOURCE_LIMIT_BYTES:
+            raise BadCheckpoint(path, f"is larger than {SOURCE_LIMIT_BYTES} bytes, too large for a chat template")
+        try:
+            return cls.build(path.read_text(encoding="utf-8"), specials, path)
+        except UnicodeDecodeError:
+            raise BadCheckpoint(path, "is not UTF-8") from None
+
+    def render(self, messages: Sequence[Mapping[str, str]]) -> str:
+        """The text that ends where the assistant's answer begins. ChatRefused when there is none."""
+        parts, length = [], 0
+        try:
+            for part in self.template.generate(messages=list(messages), add_generation_prompt=True, **self.specials):
+                parts.append(part)
+                length += len(part)
+                if length > LONGEST_TEXT:
+                    raise ChatRefused(f"the text is longer than {LONGEST_TEXT} characters")
+        except ChatRefused:
+            raise
+        except Exception as error:  # a template is a program: anything may be raised in it
+            raise ChatRefused(f"{type(error).__name__}: {error}") from None
+        return "".join(parts)

@@ -1,0 +1,56 @@
+"""What a client may send to /v1/chat/completions. Knows no model and no template."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, Field
+
+from server.api.fields import MOST_LOGPROBS, STRICT, Text, refusing
+from server.api.sampling_fields import SamplingFields
+
+MOST_MESSAGES = 4096
+NO_TOOLS = "tools are not supported"
+
+
+class TextPart(BaseModel):
+    model_config = STRICT
+    type: Literal["text"]
+    text: Text
+
+
+class Message(BaseModel):
+    """`developer` is the newer name of `system`."""
+
+    model_config = STRICT
+    role: Literal["system", "developer", "user", "assistant"]
+    content: Text | list[TextPart]
+    name: Text | None = None
+
+    @property
+    def plain(self) -> dict[str, str]:
+        """As templates know it: one string."""
+        text = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+        role = "system" if self.role == "developer" else self.role
+        return {"role": role, "content": text} | ({} if self.name is None else {"name": self.name})
+
+
+class ChatRequest(SamplingFields):
+    """Without `max_tokens` an answer may fill the context."""
+
+    messages: Annotated[list[Message], Field(min_length=1, max_length=MOST_MESSAGES)]
+    max_tokens: Annotated[int, Field(ge=1, lt=2**31)] | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1, lt=2**31)] | None = None
+    logprobs: bool | None = False
+    top_logprobs: Annotated[int, Field(ge=0, le=MOST_LOGPROBS)] | None = None
+    tools: refusing(NO_TOOLS) = None  # type: ignore[valid-type]
+    tool_choice: refusing(NO_TOOLS) = None  # type: ignore[valid-type]
+    functions: refusing(NO_TOOLS) = None  # type: ignore[valid-type]
+    function_call: refusing(NO_TOOLS) = None  # type: ignore[valid-type]
+
+    @property
+    def alternatives(self) -> int | None:
+        return (self.top_logprobs or 0) if self.logprobs else None
+
+    @property
+    def limit(self) -> int | None:
+        """Tokens of one answer, by whichever name it was given."""
+        return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens

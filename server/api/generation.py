@@ -1,0 +1,86 @@
+"""A request that runs, from its submission to its last byte: whole or as a stream, and ended when its client goes away."""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+from fastapi.responses import JSONResponse, Response
+from starlette.types import Receive
+
+from server.api.answers import Request, Shape
+from server.api.errors import body_of
+from server.api.sse import DONE, EventStream, event, watch
+from server.bridge import Job
+from server.engine import StepFailed
+from server.guide import GuideFailed
+from server.sequence import Delta
+from server.timings import Timings, told
+
+log = logging.getLogger("server.api")
+Events = AsyncIterator[tuple[int, Delta]]
+
+
+async def answer(shape: Shape, receive: Receive) -> Response:
+    """Submits the request's sequences and answers; QueueFull, Closed, StepFailed and GuideFailed go to the table of errors."""
+    job = shape.request.service.bridge.submit(shape.request.asked.sequences)
+    watcher = watch(receive, job)
+    try:
+        return await (stream(shape, job, watcher) if shape.request.asked.body.stream else whole(shape, job, watcher))
+    except BaseException:  # a failed step, or the server stopping
+        watcher.cancel()
+        job.cancel()
+        raise
+
+
+async def whole(shape: Shape, job: Job, watcher: asyncio.Task[None]) -> Response:
+    """Everything in one object, when all choices are finished."""
+    deltas: list[list[Delta]] = [[] for _ in job.sequences]
+    async for number, delta in job.events():
+        deltas[number].append(delta)
+    watcher.cancel()
+    choices = [shape.whole(number, deltas[number], index) for index, number in shape.request.best()]
+    frame = shape.frame(choices, int(time.time()), streamed=False)
+    return JSONResponse(frame | {"usage": shape.request.usage(), "timings": timings_of(shape.request)})
+
+
+def timings_of(request: Request) -> Timings:
+    """The finished request's timings, which the log is told too."""
+    found = request.timings()
+    log.info("%s %s", request.asked.id, told(found))
+    return found
+
+
+async def stream(shape: Shape, job: Job, watcher: asyncio.Task[None]) -> Response:
+    """Waits for the first event, so that a failure before it is a status."""
+    events = job.events()
+    first = await anext(events)
+    return EventStream(chunks(shape, first, events), job, watcher)
+
+
+async def chunks(shape: Shape, first: tuple[int, Delta], events: Events) -> AsyncIterator[str]:
+    """Events for every delta, usage if it was asked for, [DONE]. A step that fails in the middle is an error event, and the end."""
+    created, begun, left = int(time.time()), set[int](), len(shape.request.asked.sequences)
+    wants_usage = shape.request.asked.body.wants_usage
+    usage: dict[str, Any] = {"usage": None} if wants_usage else {}
+    try:
+        async for number, delta in chain(first, events):
+            left -= delta.finish is not None
+            made = shape.chunks(number, delta, first=number not in begun)
+            begun.add(number)
+            for place, choice in enumerate(made):
+                last = {"timings": timings_of(shape.request)} if not left and place == len(made) - 1 else {}
+                yield event(shape.frame([choice], created, streamed=True) | usage | last)
+    except (StepFailed, GuideFailed) as error:
+        yield event(body_of(error))
+        return
+    if wants_usage:
+        yield event(shape.frame([], created, streamed=True) | {"usage": shape.request.usage()})
+    yield DONE
+
+
+async def chain(first: tuple[int, Delta], rest: Events) -> Events:
+    yield first
+    async for item in rest:
+        yield item

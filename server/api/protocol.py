@@ -1,0 +1,33 @@
+"""What uvicorn answers by itself, in our shape, and bounds on what comes before a request: its headers, and the wait for them."""
+
+import asyncio
+import json
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from server.api.bounds import USUAL
+from server.api.errors import error_body
+
+HEADER_SECONDS = 30
+
+
+class Protocol(H11Protocol):
+    """HTTP/1.1. A connection that has sent no whole request within HEADER_SECONDS is closed."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.loop.call_later(HEADER_SECONDS, self._close_if_silent)
+
+    def _close_if_silent(self) -> None:
+        if self.cycle is None:
+            self.transport.close()
+
+    def send_400_response(self, msg: str) -> None:
+        """For what is no HTTP, or has more headers than the limit."""
+        message = f"this is not an HTTP request, or its headers are larger than {USUAL.header_bytes} bytes"
+        body = json.dumps(error_body(message, "invalid_request_error", None, "bad_http")).encode()
+        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), (b"connection", b"close")]
+        for event in (h11.Response(status_code=400, headers=headers), h11.Data(data=body), h11.EndOfMessage()):
+            self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()

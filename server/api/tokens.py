@@ -1,0 +1,69 @@
+"""POST /tokenize and /detokenize: what the model's tokenizer makes of a text, and back."""
+
+import asyncio
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, Field
+
+from server.api.chat_schemas import MOST_MESSAGES, Message
+from server.api.errors import BadRequest
+from server.api.fields import STRICT, Text, TokenId
+from server.api.prompts import check_ids
+from server.api.talk import read_messages
+from server.service import Service
+
+router = APIRouter()
+
+
+class TokenizeRequest(BaseModel):
+    """A text, or the messages of a chat. `add_special` puts before a text what a completion would have there."""
+
+    model_config = STRICT
+    content: Text | None = None
+    messages: Annotated[list[Message], Field(min_length=1, max_length=MOST_MESSAGES)] | None = None
+    add_special: bool | None = False
+    with_pieces: bool | None = False
+
+
+class Piece(BaseModel):
+    id: int
+    piece: str
+
+
+class TokenizeAnswer(BaseModel):
+    tokens: list[int] | list[Piece]
+    count: int
+    max_model_len: int
+
+
+class DetokenizeRequest(BaseModel):
+    model_config = STRICT
+    tokens: list[TokenId]
+
+
+class DetokenizeAnswer(BaseModel):
+    content: str
+
+
+@router.post("/tokenize")
+async def tokenize(body: TokenizeRequest, request: Request) -> TokenizeAnswer:
+    service: Service = request.app.state.service
+    ids = await asyncio.to_thread(ids_of, body, service)
+    tokens: Any = [Piece(id=token, piece=service.tokenizer.piece(token)) for token in ids] if body.with_pieces else ids
+    return TokenizeAnswer(tokens=tokens, count=len(ids), max_model_len=service.context)
+
+
+def ids_of(body: TokenizeRequest, service: Service) -> list[int]:
+    if (body.content is None) == (body.messages is None):
+        raise BadRequest("content", "give either content or messages")
+    if body.messages is not None:
+        return list(read_messages(body.messages, service).ids)
+    return service.tokenizer.encode(body.content or "", special=bool(body.add_special))
+
+
+@router.post("/detokenize")
+async def detokenize(body: DetokenizeRequest, request: Request) -> DetokenizeAnswer:
+    service: Service = request.app.state.service
+    check_ids("tokens", body.tokens, service)
+    return DetokenizeAnswer(content=await asyncio.to_thread(service.tokenizer.decode, body.tokens))

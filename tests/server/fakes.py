@@ -17,8 +17,8 @@ from models.tokenizer import IncrementalDecoder, Tokenizer
 from server.bridge import Bridge
 from server.detokenize import TextStream
 from server.engine import Engine, Forward
-from server.pace import Pace
 from server.grammars import Grammars
+from server.pace import Pace
 from server.scheduler import Scheduler
 from server.sequence import Event, Params, Sequence, generator
 from server.service import Service

@@ -13,9 +13,10 @@ import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
-from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM, PreTrainedModel
 
 Config = dict[str, Any]
+Shapes = Mapping[str, tuple[int, ...]]
 
 SHAPE: Config = {
     "vocab_size": 290,
@@ -84,17 +85,17 @@ def make_mistral(folder: Path, changes: Config | None = None, *, seed: int = 0) 
 def make_by_hand(folder: Path, changes: Config | None = None, *, seed: int = 0, dtype: torch.dtype = torch.float32) -> Path:
     """A checkpoint of a family that transformers does not know, under LLaMA's tensor names."""
     config = {"rope_theta": 10000.0, "tie_word_embeddings": False} | SHAPE | (changes or {})
-    tensors = random_tensors(llama_shapes(config), seed)
+    return write_by_hand(folder, config, llama_shapes(config), seed=seed, dtype=dtype)
+
+
+def write_by_hand(folder: Path, config: Config, shapes: Shapes, *, seed: int = 0, dtype: torch.dtype = torch.float32) -> Path:
+    """A checkpoint of random tensors of these names and shapes."""
+    tensors = random_tensors(shapes, seed)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config, indent=2))
     save_file({name: tensor.to(dtype) for name, tensor in tensors.items()}, folder / "model.safetensors", metadata={"format": "pt"})
     write_tokenizer(folder)
     return folder
-
-
-def make_variant(folder: Path, name: str) -> Path:
-    """The checkpoint of a name in LLAMA_VARIANTS or OWN_VARIANTS."""
-    return make_llama(folder, LLAMA_VARIANTS[name]) if name in LLAMA_VARIANTS else make_by_hand(folder, OWN_VARIANTS[name])
 
 
 def edit_config(folder: Path, *, drop: tuple[str, ...] = (), **changes: object) -> None:
@@ -148,14 +149,20 @@ def random_tensors(shapes: Mapping[str, tuple[int, ...]], seed: int) -> dict[str
 
 def _random_tensor(name: str, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     noise = torch.randn(shape, generator=generator)
-    if name.endswith("norm.weight"):
-        return 1.0 + 0.2 * noise
     if name.endswith(".bias"):
         return 0.5 * noise
-    return 0.25 * noise if "embed_tokens" in name else noise / shape[-1] ** 0.5
+    if len(shape) == 1:
+        return 1.0 + 0.2 * noise
+    return 0.25 * noise if "embed" in name else noise / shape[-1] ** 0.5
 
 
-def _write_pretrained(model: LlamaForCausalLM | MistralForCausalLM, folder: Path, seed: int, shard_bytes: int | None) -> Path:
+def make_pretrained(folder: Path, kind: type[PreTrainedModel], config: Config, *, seed: int = 0) -> Path:
+    """A float32 checkpoint of any model of transformers, written by it."""
+    assert kind.config_class is not None
+    return _write_pretrained(kind(kind.config_class(**config)), folder, seed, None)
+
+
+def _write_pretrained(model: PreTrainedModel, folder: Path, seed: int, shard_bytes: int | None) -> Path:
     parameters = dict(model.named_parameters())
     tensors = random_tensors({name: tuple(parameter.shape) for name, parameter in parameters.items()}, seed)
     with torch.no_grad():

@@ -11,7 +11,7 @@ from models.checkpoint.safetensors import open_safetensors
 from models.pack import pack
 from models.packed import PackedModel
 from models.paths import BUNDLED_MODEL, BUNDLED_NAME
-from tests.checkpoints import make_variant
+from tests.families import make_variant
 
 CheckpointOf = Callable[[str], Path]
 PackedOf = Callable[[str, FormatName], PackedModel]

@@ -1,12 +1,15 @@
 """A slow LLaMA decoder in NumPy float64, written from the papers' equations: what the transformer must agree with.
 
 It reads a checkpoint folder by itself (JSON and `safetensors.numpy`), sees a whole prompt at once, keeps no cache, and
-knows nothing of the project's own code. Families: llama, sparsellama (FATReLU), mistral, bamboo (ReLU on gate and up).
+knows nothing of the project's own code. Families: llama, sparsellama (FATReLU), mistral, bamboo (ReLU on gate and up),
+minicpm (three scale factors), turbosparsemixtral (experts, masked by predictors), smallthinker (experts, early router).
 
     RMSNorm    Zhang & Sennrich 2019, arXiv 1910.07467        RoPE       Su et al. 2021, arXiv 2104.09864
     GQA        Ainslie et al. 2023, arXiv 2305.13245          SwiGLU     Shazeer 2020, arXiv 2002.05202
     YaRN       Peng et al. 2023, arXiv 2309.00071             FATReLU    Song et al. 2024, arXiv 2402.13516
     dReLU      Song et al. 2024, arXiv 2406.05955             sliding    Jiang et al. 2023, arXiv 2310.06825
+    experts    Jiang et al. 2024, arXiv 2401.04088            scales     Hu et al. 2024, arXiv 2404.06395 (MiniCPM)
+    predictors Liu et al. 2023, arXiv 2310.17157              early router, no rotation in some layers: Song et al. 2025, arXiv 2507.20984
 """
 
 import json
@@ -40,10 +43,13 @@ class Model:
 def reference_logits(folder: Path, tokens: Sequence[int], seen: Seen = lambda x: x) -> Array:
     """Logits float64 [T, V] of a prompt of T tokens, positions 0 … T-1."""
     model = Model(read_config(folder), read_weights(folder), seen)
-    x = model.weights["model.embed_tokens.weight"][list(tokens)]  # [T, H]
+    x = model.weights["model.embed_tokens.weight"][list(tokens)] * model.config.get("scale_emb", 1.0)  # [T, H]
     for layer in range(model.config["num_hidden_layers"]):
-        x = decoder_layer(model, f"model.layers.{layer}.", x)
-    x = seen(rms_norm(model, "model.norm", x))
+        x = decoder_layer(model, layer, x)
+    x = rms_norm(model, "model.norm", x)
+    if "dim_model_base" in model.config:
+        x = x / (model.config["hidden_size"] / model.config["dim_model_base"])
+    x = seen(x)
     return model.linear("model.embed_tokens" if model.config.get("tie_word_embeddings") else "lm_head", x)
 
 
@@ -58,10 +64,18 @@ def read_weights(folder: Path) -> Weights:
     return {name: np.asarray(tensor, np.float64) for file in files for name, tensor in load_file(file).items()}
 
 
-def decoder_layer(model: Model, prefix: str, x: Array) -> Array:
-    """x + attention(norm x), then + ffn(norm of that)."""
-    x = x + attention(model, prefix + "self_attn.", rms_norm(model, prefix + "input_layernorm", x))
-    return x + ffn(model, prefix + "mlp.", rms_norm(model, prefix + "post_attention_layernorm", x))
+def decoder_layer(model: Model, layer: int, x: Array) -> Array:
+    """x + attention(norm x), then + ffn(norm of that); MiniCPM scales both by scale_depth / √layers."""
+    prefix, scale, given = f"model.layers.{layer}.", 1.0, x
+    if "scale_depth" in model.config:
+        scale = model.config["scale_depth"] / math.sqrt(model.config["num_hidden_layers"])
+    x = x + scale * attention(model, layer, rms_norm(model, prefix + "input_layernorm", x))
+    normed = rms_norm(model, prefix + "post_attention_layernorm", x)
+    if prefix + "block_sparse_moe.primary_router.weight" in model.weights:
+        return x + early_routed_experts(model, prefix + "block_sparse_moe.", given, normed)
+    if prefix + "block_sparse_moe.gate.weight" in model.weights:
+        return x + masked_experts(model, prefix + "block_sparse_moe.", normed)
+    return x + scale * ffn(model, prefix + "mlp.", normed)
 
 
 def rms_norm(model: Model, name: str, x: Array) -> Array:
@@ -74,18 +88,29 @@ def rms_norm(model: Model, name: str, x: Array) -> Array:
 # ---------------------------------------------------------------- attention
 
 
-def attention(model: Model, prefix: str, x: Array) -> Array:
+def attention(model: Model, layer: int, x: Array) -> Array:
     """Causal attention, each kv head shared by n_heads / n_kv_heads query heads."""
+    prefix, config = f"model.layers.{layer}.self_attn.", of_layer(model.config, layer)
     n_heads = model.config["num_attention_heads"]
     n_kv_heads = model.config.get("num_key_value_heads") or n_heads
     seen = model.seen(x)
-    q = rotate(model.config, split_heads(model.linear(prefix + "q_proj", seen), n_heads))
-    k = rotate(model.config, split_heads(model.linear(prefix + "k_proj", seen), n_kv_heads))
+    q = split_heads(model.linear(prefix + "q_proj", seen), n_heads)
+    k = split_heads(model.linear(prefix + "k_proj", seen), n_kv_heads)
+    if config.get("turned", True):
+        q, k = rotate(config, q), rotate(config, k)
     v = split_heads(model.linear(prefix + "v_proj", seen), n_kv_heads)
     k, v = (np.repeat(a, n_heads // n_kv_heads, axis=0) for a in (k, v))  # [n_heads, T, D]
     scores = q @ k.transpose(0, 2, 1) / math.sqrt(q.shape[-1])  # [n_heads, T, T]
-    mixed = softmax(np.where(visible(model.config, len(x)), scores, -np.inf)) @ v  # [n_heads, T, D]
+    mixed = softmax(np.where(visible(config, len(x)), scores, -np.inf)) @ v  # [n_heads, T, D]
     return model.linear(prefix + "o_proj", model.seen(mixed.transpose(1, 0, 2).reshape(len(x), -1)))
+
+
+def of_layer(config: Config, layer: int) -> Config:
+    """The config with what SmallThinker's layouts say of one layer: whether it turns queries and keys, whether it has the window."""
+    if "rope_layout" not in config:
+        return config
+    window = config["sliding_window_size"] if config["sliding_window_layout"][layer] else None
+    return {**config, "turned": bool(config["rope_layout"][layer]), "sliding_window": window}
 
 
 def split_heads(x: Array, n: int) -> Array:
@@ -187,6 +212,35 @@ def ffn(model: Model, prefix: str, x: Array) -> Array:
     gate, up = model.linear(prefix + "gate_proj", seen), model.linear(prefix + "up_proj", seen)
     fired = act(gate) * (act(up) if model.config["model_type"] == "bamboo" else up)
     return model.linear(prefix + "down_proj", fired)
+
+
+def masked_experts(model: Model, prefix: str, x: Array) -> Array:
+    """TurboSparse-Mixtral: the two likeliest experts, weighted by the softmax of their logits; in each, dReLU times the mask."""
+    out = np.zeros_like(x)
+    for t, logits in enumerate(model.linear(prefix + "gate", x)):
+        chosen = np.argsort(-logits)[: model.config["num_experts_per_tok"]]
+        for expert, share in zip(chosen, softmax(logits[chosen]), strict=True):
+            at, one = f"{prefix}experts.{expert}.", model.seen(x[t : t + 1])
+            fired = np.maximum(model.linear(at + "w1", one), 0.0) * np.maximum(model.linear(at + "w3", one), 0.0)
+            score = model.linear(at + "predictor.fc2", model.seen(np.maximum(model.linear(at + "predictor.fc1", one), 0.0)))
+            mask = np.round(1.0 / (1.0 + np.exp(-score)))
+            out[t] += share * model.linear(at + "w2", fired * mask)[0]
+    return out
+
+
+def early_routed_experts(model: Model, prefix: str, given: Array, x: Array) -> Array:
+    """SmallThinker: experts with a ReLU gate, chosen by what the layer was given; weights are softmax or normalised sigmoid."""
+    out = np.zeros_like(x)
+    for t, logits in enumerate(model.linear(prefix + "primary_router", given)):
+        chosen = np.argsort(-logits)[: model.config["moe_num_active_primary_experts"]]
+        shares = 1.0 / (1.0 + np.exp(-logits[chosen]))
+        if model.config.get("moe_primary_router_apply_softmax"):
+            shares = softmax(logits[chosen])
+        for expert, share in zip(chosen, shares / shares.sum(), strict=True):
+            at, one = f"{prefix}experts.{expert}.", model.seen(x[t : t + 1])
+            fired = np.maximum(model.linear(at + "gate", one), 0.0) * model.linear(at + "up", one)
+            out[t] += share * model.linear(at + "down", fired)[0]
+    return out
 
 
 def activation(config: Config) -> Callable[[Array], Array]:

@@ -5,7 +5,20 @@ A family is a file with a `Family`; it states only how it differs from its neare
 
 from pathlib import Path
 
-from models.architectures import bamboo, llama, prosparse
+from models.architectures import (
+    bamboo,
+    falcon,
+    llama,
+    minicpm,
+    mistral,
+    opt,
+    prosparse,
+    qwen2,
+    qwen3,
+    qwen3_moe,
+    smallthinker,
+    turbosparse,
+)
 from models.architectures.config import Config, read_config
 from models.architectures.family import Family
 from models.bits import BITS, FormatName
@@ -15,16 +28,34 @@ from models.errors import BadConfig, BadValue
 from models.manifest import Formats, Manifest, computed_sizes
 from models.spec import ModelSpec
 
-FAMILIES: tuple[Family, ...] = (llama.FAMILY, prosparse.FAMILY, bamboo.FAMILY)
+FAMILIES: tuple[Family, ...] = (
+    llama.FAMILY,
+    prosparse.FAMILY,
+    minicpm.FAMILY,
+    mistral.FAMILY,
+    bamboo.FAMILY,
+    turbosparse.MIXTRAL,
+    turbosparse.FAMILY,
+    qwen2.FAMILY,
+    qwen3.FAMILY,
+    qwen3_moe.FAMILY,
+    smallthinker.FAMILY,
+    opt.FAMILY,
+    falcon.FAMILY,
+)
 
 
 def family_of(config: Config) -> Family:
     """Looks at `model_type` and at the class name together; one alone has been seen to lie."""
-    model_type, classes = config.text("model_type"), config.strings("architectures")
-    candidates = [family for family in FAMILIES if model_type in family.model_types]
+    model_type, classes = config.get("model_type"), config.strings("architectures")
+    if model_type is None:
+        candidates = [family for family in FAMILIES if family.marks and set(family.marks) <= config.data.keys() and classes]
+    else:
+        candidates = [family for family in FAMILIES if config.text("model_type") in family.model_types]
     if not candidates:
-        known = sorted(name for family in FAMILIES for name in family.model_types)
-        raise BadConfig(config.path, "model_type", f"{model_type!r} is not a family we know; known: {', '.join(dict.fromkeys(known))}")
+        known = dict.fromkeys(name for family in FAMILIES for name in family.model_types)
+        found = "is missing" if model_type is None else f"{model_type!r} is not a family we know"
+        raise BadConfig(config.path, "model_type", f"{found}; known: {', '.join(sorted(known))}")
     for family in candidates:
         if set(classes) <= set(family.classes):
             return family

@@ -16,7 +16,8 @@ HARMLESS = frozenset(
     """_name_or_path architectures attention_dropout auto_map chunk_size_feed_forward dtype id2label label2id initializer_range
     is_decoder is_encoder_decoder model_type output_attentions output_hidden_states pad_token_id problem_type resid_pdrop
     embd_pdrop return_dict return_dict_in_generate task_specific_params torch_dtype transformers_version use_cache
-    tokenizer_class unk_token_id output_scores hidden_dropout""".split()
+    tokenizer_class unk_token_id output_scores hidden_dropout activation_dropout dropout init_std layerdrop max_length model_name
+    output_router_logits prefix repetition_penalty router_aux_loss_coef router_jitter_noise temperature top_k top_p""".split()
 )
 
 
@@ -75,6 +76,13 @@ class Config:
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
             raise BadConfig(self.path, key, f"{value!r} is not a list of strings")
         return value
+
+    def marks(self, key: str, count: int) -> tuple[bool, ...]:
+        """A list of `count` zeros and ones; none when absent."""
+        value = self.get(key, [])
+        if not isinstance(value, list) or len(value) not in (0, count) or not all(item in (0, 1) for item in value):
+            raise BadConfig(self.path, key, f"{value!r} is not a list of {count} zeros and ones")
+        return tuple(bool(item) for item in value)
 
     def token_ids(self, key: str) -> tuple[int, ...]:
         """One id or a list of them; none when absent."""

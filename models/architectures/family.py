@@ -33,6 +33,7 @@ class Family:
     Canonical names: embed, head, norm, positions, project_in, project_out; layers.{layer}.attention_norm, .ffn_norm,
     .q .k .v .o with _bias, .q_norm, .k_norm, .router, .down_bias; layers.{layer}.experts.{expert}.gate .up with _bias, .down,
     .predictor.inward, .predictor.outward. Norms with a bias have a tensor named like them, with _bias.
+    `model_types` are what its configs call themselves. A config without any is taken when it has every key of `marks`.
     """
 
     model_types: tuple[str, ...]
@@ -42,3 +43,4 @@ class Family:
     ignored: tuple[str, ...] = ()  # endings of tensor names that older checkpoints carry and nobody needs
     prefix: str = ""  # what names begin with, and some checkpoints leave out
     refined: Callable[[ModelSpec, Shapes], ModelSpec] = as_configured  # what only the tensors can say
+    marks: tuple[str, ...] = ()

@@ -51,8 +51,19 @@ def activation_rule(config: Config) -> FfnRule:
     return FfnRule("gated", "relu" if act == "relu" else "silu")
 
 
-def read_llama(config: Config, rule: Callable[[Config], FfnRule] = activation_rule) -> ModelSpec:
-    """All of a LLaMA config but the check for keys nobody asked for, so that relatives can read theirs first."""
+def read_llama(
+    config: Config,
+    rule: Callable[[Config], FfnRule] = activation_rule,
+    *,
+    neurons: str = "intermediate_size",
+    theta: float = 10000.0,
+    eps: float = 1e-6,
+    tied: bool = False,
+) -> ModelSpec:
+    """All of a LLaMA config but the check for keys nobody asked for, so that relatives can read theirs first.
+
+    `neurons` is the key that counts them; `theta`, `eps` and `tied` are what a family's files mean when they do not say.
+    """
     hidden, heads = config.count("hidden_size"), config.count("num_attention_heads")
     kv_heads, context = config.count("num_key_value_heads", heads), config.count("max_position_embeddings", 2048)
     if heads % kv_heads:
@@ -62,7 +73,6 @@ def read_llama(config: Config, rule: Callable[[Config], FfnRule] = activation_ru
         raise BadConfig(config.path, "head_dim", f"{head_dim} is odd, and rotary positions need pairs")
     config.expect("pretraining_tp", 1)
     attention_bias = config.flag("attention_bias", default=False)
-    bos = config.token_ids("bos_token_id")
     return ModelSpec(
         family=config.text("model_type"),
         n_layers=config.count("num_hidden_layers"),
@@ -70,19 +80,24 @@ def read_llama(config: Config, rule: Callable[[Config], FfnRule] = activation_ru
         n_heads=heads,
         n_kv_heads=kv_heads,
         head_dim=head_dim,
-        n_neurons=config.count("intermediate_size"),
+        n_neurons=config.count(neurons),
         vocab=config.count("vocab_size"),
         context=context,
         rule=rule(config),
-        rope=read_rope(config, head_dim, context),
-        norm_eps=config.positive("rms_norm_eps", 1e-6),
+        rope=read_rope(config, head_dim, context, theta),
+        norm_eps=config.positive("rms_norm_eps", eps),
         qkv_bias=attention_bias,
         o_bias=attention_bias,
         ffn_bias=config.flag("mlp_bias", default=False),
-        tied_head=config.flag("tie_word_embeddings", default=False),
-        bos=bos[0] if bos else None,
+        tied_head=config.flag("tie_word_embeddings", default=tied),
+        bos=read_bos(config),
         eos=config.token_ids("eos_token_id"),
     )
+
+
+def read_bos(config: Config) -> int | None:
+    ids = config.token_ids("bos_token_id")
+    return ids[0] if ids else None
 
 
 def read_spec(config: Config) -> ModelSpec:

@@ -10,18 +10,21 @@ from models.errors import BadConfig
 from models.spec import Rope
 
 
-def read_rope(config: Config, dim: int, context: int) -> Rope:
-    """The Rope a config describes. Scalings that depend on the length of the text (dynamic, longrope) are refused by name."""
+def read_rope(config: Config, dim: int, context: int, theta: float = 10000.0) -> Rope:
+    """The Rope a config describes; `theta` is the base where it names none.
+
+    Scalings that depend on the length of the text (dynamic, longrope) are refused by name.
+    """
     given = config.child("rope_parameters") or config.child("rope_scaling") or Config(config.path, {})
     config.get("rope_scaling"), config.get("rope_parameters")
-    theta = given.positive("rope_theta", config.positive("rope_theta", 10000.0))
+    base = given.positive("rope_theta", config.positive("rope_theta", theta))
     given.expect("partial_rotary_factor", 1.0)
     kind = given.text("rope_type", given.text("type", "default"))
     given.get("type")
     readers = {"default": _plain, "linear": _linear, "llama3": _llama3, "yarn": _yarn}
     if kind not in readers:
         raise BadConfig(config.path, "rope_type", f"{kind!r} is not supported; supported: {', '.join(readers)}")
-    rope = readers[kind](given, theta, dim, context)
+    rope = readers[kind](given, base, dim, context)
     given.finish()
     return rope
 

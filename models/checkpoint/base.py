@@ -39,6 +39,7 @@ class Checkpoint:
     family: Family
     source: Source
     fingerprint: str
+    bare: bool = False  # names lack the prefix that the family's begin with
 
     def __post_init__(self) -> None:
         expected, present = set(), set(self.source.names())
@@ -63,13 +64,7 @@ class Checkpoint:
         pattern, numbers = _pattern(canonical)
         found = self.family.names(self.spec)[pattern]
         name = (found if isinstance(found, str) else found.name).format_map(numbers)
-        return name.removeprefix(self.family.prefix) if self._bare else name
-
-    @property
-    def _bare(self) -> bool:
-        """Whether the files leave out the prefix that the family's names begin with."""
-        prefix = self.family.prefix
-        return bool(prefix) and not any(name.startswith(prefix) for name in self.source.names())
+        return name.removeprefix(self.family.prefix) if self.bare else name
 
     def part(self, canonical: str) -> Part | None:
         """Which rows of its file's tensor a tensor is, where it is not all of them."""
@@ -178,5 +173,6 @@ def open_checkpoint(folder: Path, source: Source) -> Checkpoint:
     """Config and tensors of `folder` together; BadConfig, BadCheckpoint or MissingTensor says what does not fit."""
     config = read_config(folder)
     family = family_of(config)
-    spec = family.refined(family.spec(config), {name: source.shape(name) for name in source.names()})
-    return Checkpoint(folder, spec, family, source, source.fingerprint(config.digest()))
+    shapes = {name: source.shape(name) for name in source.names()}
+    spec, bare = family.refined(family.spec(config), shapes), not any(name.startswith(family.prefix) for name in shapes)
+    return Checkpoint(folder, spec, family, source, source.fingerprint(config.digest()), bare)

@@ -42,11 +42,11 @@ class OpsFfn:
 
     ops: Ops
     rule: FfnRule
-    banks: Sequence[NeuronBank]
+    banks: Sequence[Sequence[NeuronBank]]
 
     def start(self, layer: int, x: Tensor, residual: Tensor, routing: Tensor | None) -> Done:
-        bank = self.banks[layer]
-        return Done(self.ops.ffn(bank, self.ops.input(bank.up.format, x), self.rule))
+        parts = [self.ops.ffn(bank, self.ops.input(bank.up.format, x), self.rule) for bank in self.banks[layer]]
+        return Done(parts[0] if routing is None else torch.einsum("te,eth->th", routing, torch.stack(parts)))
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,9 @@ class Part:
 def dense(packed: PackedModel, ops: Ops | None = None) -> Transformer:
     """Every neuron on the CPU device; by DenseFfn in plain torch, or everything by `ops`."""
     spec, spine = packed.manifest.spec, packed.load_spine()
-    banks = [packed.load_banks(layer)[0][1] for layer in range(spec.n_layers)]
+    banks = [[cold for _, cold in packed.load_banks(layer)] for layer in range(spec.n_layers)]
     if ops is None:
-        return Transformer(spec, spine, DenseFfn(spec.rule, [[bank] for bank in banks]), TorchOps())
+        return Transformer(spec, spine, DenseFfn(spec.rule, banks), TorchOps())
     return Transformer(spec, spine, OpsFfn(ops, spec.rule, banks), ops)
 
 

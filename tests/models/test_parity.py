@@ -19,10 +19,11 @@ from models.packed import PackedModel
 from models.step import Step
 from tests.checkpoints import LLAMA_VARIANTS, OWN_VARIANTS, make_llama
 from tests.conftest import CheckpointOf, PackedOf
+from tests.families import ALL, REFERENCED
 from tests.models.running import Part, cache_for, dense, run_in_pieces, run_step
 from tests.reference import Array, reference_logits
 
-every_variant = pytest.mark.parametrize("name", [*LLAMA_VARIANTS, *OWN_VARIANTS])
+every_variant = pytest.mark.parametrize("name", [*LLAMA_VARIANTS, *OWN_VARIANTS, *ALL])
 LENGTH = 48
 CUTS = {"whole": [48], "chunks": [7, 1, 24, 16], "decode": [20] + [1] * 28}
 
@@ -34,7 +35,7 @@ def prompt(seed: int, length: int = LENGTH) -> list[int]:
 @cache
 def expected(folder: Path, seed: int, length: int = LENGTH) -> Array:
     """Logits [T, V] of transformers in float32 with eager attention, or of the reference."""
-    if folder.name in OWN_VARIANTS:
+    if folder.name in REFERENCED:
         return reference_logits(folder, prompt(seed, length))
     model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager", dtype=torch.float32)
     with torch.no_grad():

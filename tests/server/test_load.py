@@ -13,7 +13,7 @@ from profiles.shelf import hardware_path, profile_path
 from server.config import Config
 from server.load import Ready, load
 from server.sequence import Params
-from tests.checkpoints import make_variant
+from tests.families import make_variant
 from tests.placement.makers import CPU
 from tests.server.fakes import build_sequence
 

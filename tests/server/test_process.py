@@ -13,7 +13,7 @@ import pytest
 
 from profiles.hardware import HardwareProfile, save_hardware
 from profiles.shelf import hardware_path
-from tests.checkpoints import make_variant
+from tests.families import make_variant
 from tests.placement.makers import CPU
 
 START = "import sys, server.load; server.load.PROFILE_TOKENS = 600; from server.cli import main; sys.exit(main())"

@@ -7,12 +7,14 @@ import torch
 from torch import Tensor
 
 from cpu_ops.describe import CODES, Block, check_meets, input_places, rows_block
+from cpu_ops.input import input
 from cpu_ops.kernels.activation import rule_codes
 from cpu_ops.kernels.ffn import BANK, parts_of, run_of
 from cpu_ops.kernels.ffn import ffn as ffn_kernel
 from cpu_ops.kernels.rows import ROWS
 from cpu_ops.linear import linear
 from cpu_ops.prompt import ffn_by_tiles, prompt_ffn
+from cpu_ops.relu import relu
 from cpu_ops.scratch import scratch
 from cpu_ops.tape import fresh, keep, run
 from models.bank import NeuronBank
@@ -42,12 +44,11 @@ def predicted_ffn(bank: NeuronBank, x: Input, rule: FfnRule, predictor: Predicto
     """`ffn` of the neurons that `predictor` names for each token from its `state` float32 [T, H]; above FEW_TOKENS tokens, of all."""
     if len(x) > FEW_TOKENS or len(x) * len(bank) == 0:
         return ffn(bank, x, rule)
-    return _predicted(bank, x, rule, predictor, predictor.inward.format.input(state))
+    return _predicted(bank, x, rule, predictor, input(predictor.inward.format, state))
 
 
 def _predicted(bank: NeuronBank, x: Input, rule: FfnRule, predictor: Predictor, read: Input) -> Tensor:
-    inside = linear(predictor.inward, read).relu_()
-    made = predictor.outward.format.input(inside)
+    made = input(predictor.outward.format, relu(linear(predictor.inward, read)))
     check_meets(predictor.outward, made)
     return _by_selection(bank, x, rule, predictor, input_places(made))
 

@@ -46,9 +46,9 @@ class SplitFfn:
 
     @property
     def repeats(self) -> bool:
-        """Whether every step of few tokens runs the same kernels on the same memory: dense layers, exact selection, all on the CPU."""
+        """Whether every step of few tokens runs the same kernels on the same memory: dense layers, all on the CPU."""
         banks = [bank for layer in self.banks for bank in layer]
-        cold = all(len(bank.hot) == 0 and len(bank.cold) > 0 and bank.predictor is None for bank in banks)
+        cold = all(len(bank.hot) == 0 and len(bank.cold) > 0 for bank in banks)
         return self.staging.device.type == "cpu" and cold and all(len(layer) == 1 for layer in self.banks)
 
     def start(self, layer: int, x: Tensor, residual: Tensor, routing: Tensor | None) -> "SplitPending":

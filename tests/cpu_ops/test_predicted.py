@@ -8,6 +8,7 @@ from torch import Tensor
 
 import cpu_ops
 from cpu_ops.ffn import predicted_ffn
+from cpu_ops.relu import relu
 from models.bank import NeuronBank
 from models.bits import FORMAT_NAMES, FormatName
 from models.ffn import combine, neurons
@@ -94,6 +95,11 @@ def test_weights_of_a_neuron_not_named_do_not_matter() -> None:
     spoilt = [Rows.encode("float32", rows.decode().masked_fill(~named[:, None], torch.nan)) for rows in (bank.gate, bank.up, bank.down)]
     out = predicted_ffn(NeuronBank(spoilt[0], spoilt[1], spoilt[2]), Input(state), GATED, predictor, state)
     assert torch.equal(out, predicted_ffn(bank, Input(state), GATED, predictor, state))
+
+
+def test_the_rectifier_keeps_nan_and_is_torchs() -> None:
+    x = torch.tensor([[-1.0, -0.0, 0.0, 2.0, float("nan"), -float("inf"), float("inf"), -1e-45]])
+    assert torch.equal(relu(x.clone()).nan_to_num(7.0), x.relu().nan_to_num(7.0))
 
 
 def test_a_prompt_is_computed_whole() -> None:

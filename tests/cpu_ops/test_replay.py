@@ -9,6 +9,9 @@ from gpu_ops.transfer import Staging
 from models.bits import FormatName
 from models.kv_cache import KvCache
 from models.packed import PackedModel
+from models.predictor import Predictor
+from models.rows import Rows
+from models.spec import ModelSpec
 from models.step import Step
 from models.transformer import Transformer
 from server.split_ffn import SplitBank, SplitFfn
@@ -16,12 +19,22 @@ from tests.conftest import PackedOf
 from tests.models.running import Part, cache_for, run_step
 
 
-def cold_model(packed: PackedModel, *, repeats: bool) -> Transformer:
+def cold_model(packed: PackedModel, *, repeats: bool, rank: int = 0) -> Transformer:
+    """`rank`: of random predictors, one a layer, that name about half of the neurons."""
     spec = packed.manifest.spec
-    banks = [[SplitBank(*pair) for pair in packed.load_banks(layer, None, [0])] for layer in range(spec.n_layers)]
+    banks = [
+        [SplitBank(*pair, random_predictor(spec, layer, rank) if rank else None) for pair in packed.load_banks(layer, None, [0])]
+        for layer in range(spec.n_layers)
+    ]
     ffn = SplitFfn(spec.rule, banks, Staging(torch.device("cpu"), tokens=64, hidden=spec.hidden))
     assert ffn.repeats
     return Transformer(spec, packed.load_spine(), ffn, cpu_ops, repeat=cpu_ops.replayed if repeats else None)
+
+
+def random_predictor(spec: ModelSpec, layer: int, rank: int) -> Predictor:
+    generator = torch.Generator().manual_seed(layer)
+    inward, outward = (torch.randn(*shape, generator=generator) for shape in ((rank, spec.hidden), (spec.n_neurons, rank)))
+    return Predictor(Rows.encode("int8", inward), Rows.encode("int4", outward), 0.0, "residual" if layer % 2 else "normed")
 
 
 REPEATS = (None, cpu_ops.replayed)
@@ -54,7 +67,19 @@ def test_every_step_has_the_bits_of_a_computed_one(name: str, format_name: Forma
     for step in STEPS:
         expected, got = (run_step(model, cache, step) for model, cache in zip((computed, played), caches, strict=True))
         assert all(torch.equal(one, other) for one, other in zip(expected, got, strict=True)), step
+    assert None not in _RECORDED[caches[1]].values()
     assert torch.equal(torch.stack(list(caches[0].keys)), torch.stack(list(caches[1].keys)))
+
+
+@pytest.mark.parametrize("format_name", ["bf16", "int4"])
+def test_predicted_steps_too(format_name: FormatName, packed_of: PackedOf) -> None:
+    packed = packed_of("relu", format_name)
+    computed, played = (cold_model(packed, repeats=repeats, rank=64) for repeats in (False, True))
+    caches = [cache_for(model, slots=2) for model in (computed, played)]
+    for step in STEPS:
+        expected, got = (run_step(model, cache, step) for model, cache in zip((computed, played), caches, strict=True))
+        assert all(torch.equal(one, other) for one, other in zip(expected, got, strict=True)), step
+    assert None not in _RECORDED[caches[1]].values()
 
 
 def test_a_step_of_each_size_is_recorded_once(packed_of: PackedOf) -> None:

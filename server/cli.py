@@ -108,6 +108,7 @@ def service_of(ready: Ready, bridge: Bridge) -> Service:
         eos=frozenset(spec.eos),
         expected_per_second=ready.plan.expected.tokens_per_second,
         grammars=Grammars(ready.tokenizer, spec.vocab, frozenset(spec.eos)),
+        watch=ready.watch,
     )
 
 

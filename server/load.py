@@ -37,11 +37,12 @@ from profiles.probe import measure_hardware
 from profiles.record import record
 from profiles.shelf import hardware_path, profile_of, profile_path
 from server.config import Config
-from server.engine import Engine, Forward
+from server.engine import Engine
 from server.pace import Pace
 from server.scheduler import Scheduler
 from server.slots import Slots
 from server.split_ffn import SplitBank, SplitFfn
+from server.watching import Layout, Watch, Watched, WatchingFfn
 
 PROFILE_SECONDS = 120
 PROFILE_TOKENS = 200_000
@@ -60,6 +61,7 @@ class Ready:
     plan: Placement
     manifest: Manifest
     tokenizer: Tokenizer
+    watch: Watch
 
 
 def load(config: Config) -> Ready:
@@ -73,7 +75,8 @@ def load(config: Config) -> Ready:
     hardware, profile = known_hardware(device), known_profile(model, tokenizer, device)
     plan = known_plan(model.manifest, profile, hardware, config, vram_budget(config.vram_bytes, hardware, device))
     staging = Staging(device, tokens=config.prompt_chunk, hidden=model.manifest.spec.hidden)
-    forward, cache = load_model(model, profile, plan, staging)
+    watch = Watch(Layout.of(plan))
+    forward, cache = load_model(model, profile, plan, staging, watch)
     formats = model.manifest.formats
     cpu_ops.warm_up((formats.neurons, formats.spine, formats.embedding))
     pace = Pace(config.prompt_chunk, config.stall_ms / 1e3)
@@ -81,7 +84,7 @@ def load(config: Config) -> Ready:
     release_threads()
     slots = Slots(config.slots, cache, keep_bytes(config.keep_bytes, plan))
     engine = Engine(forward, Scheduler(slots, pace), plan.question.context, recover=partial(check_device, device))
-    return Ready(engine, plan, model.manifest, tokenizer)
+    return Ready(engine, plan, model.manifest, tokenizer, watch)
 
 
 def known_hardware(device: torch.device) -> HardwareProfile:
@@ -152,7 +155,7 @@ def kept_plan(path: Path) -> Placement | None:
         return None
 
 
-def load_model(model: PackedModel, profile: FiringProfile, plan: Placement, staging: Staging) -> tuple[Forward, KvCache]:
+def load_model(model: PackedModel, profile: FiringProfile, plan: Placement, staging: Staging, watch: Watch) -> tuple[Watched, KvCache]:
     """The split model as one function from a step to logits, and its cache."""
     spec, device = model.manifest.spec, staging.device
     ops: Ops = gpu_ops if device.type == "cuda" else cpu_ops
@@ -162,7 +165,9 @@ def load_model(model: PackedModel, profile: FiringProfile, plan: Placement, stag
     spine = model.load_spine(device, arena.take) if on_cpu else model.load_spine(device)
     transformer = Transformer(spec, spine, ffn, ops, device=device, repeat=cpu_ops.replayed if ffn.repeats else None)
     cache = KvCache(spec, slots=plan.question.slots, context=plan.question.context, device=device)
-    return partial(transformer.forward, cache=cache), cache
+    watching = WatchingFfn(ffn, watch.layout)
+    seen = Transformer(spec, spine, watching, ops, device=device)
+    return Watched(partial(transformer.forward, cache=cache), partial(seen.forward, cache=cache), watching, watch), cache
 
 
 def load_banks(
@@ -178,7 +183,7 @@ def load_banks(
     return list(tqdm(in_parallel(load_layer, range(spec.n_layers)), "loading", total=spec.n_layers, unit=" layers"))
 
 
-def warm_up(forward: Forward, chunk: int, pace: Pace, device: torch.device) -> None:
+def warm_up(forward: Watched, chunk: int, pace: Pace, device: torch.device) -> None:
     """Compiles every kernel a request can need: a token, a few, and a piece of a prompt, which also tells `pace` how fast they are read.
 
     On a GPU a whole chunk too, for libraries choose by size; on a CPU that would take seconds and show nothing new.
@@ -186,6 +191,7 @@ def warm_up(forward: Forward, chunk: int, pace: Pace, device: torch.device) -> N
     sizes = [1, 2, *([chunk] if device.type == "cuda" else []), min(chunk, TRIAL_TOKENS)]
     for tokens in sizes:
         forward(trial_step(tokens))
+    forward.watching(trial_step(1))
     began = time.perf_counter()
     forward(trial_step(sizes[-1])).cpu()
     pace.took(sizes[-1], time.perf_counter() - began)

@@ -6,6 +6,7 @@ from models.chat import ChatTemplate
 from models.tokenizer import Tokenizer
 from server.bridge import Bridge
 from server.grammars import Grammars
+from server.watching import Watch
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,5 +24,6 @@ class Service:
     vocab: int
     eos: frozenset[int]
     expected_per_second: float | None
+    watch: Watch
     grammars: Grammars
     chat: ChatTemplate | None = None

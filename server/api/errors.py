@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from server.bridge import Closed, QueueFull
 from server.engine import StepFailed
 from server.guide import GuideFailed
+from server.watching import TooManyWatchers
 
 RETRY = {"retry-after": "2"}  # seconds
 
@@ -89,6 +90,7 @@ TABLE: dict[type[Exception], Answer] = {
     TooManyHeaders: Answer(431, "invalid_request_error", "headers_too_large"),
     TooLarge: Answer(413, "invalid_request_error", "body_too_large"),
     QueueFull: Answer(503, "overloaded_error", "queue_full", RETRY),
+    TooManyWatchers: Answer(503, "overloaded_error", "too_many_watchers", RETRY),
     Closed: Answer(503, "overloaded_error", "shutting_down", RETRY),
     StepFailed: Answer(500, "server_error", "step_failed"),
 }

@@ -34,7 +34,19 @@ def serve(service: Service, taken: socket.socket, door: Door, drain_seconds: int
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     for number in STOP_SIGNALS:
         signal.signal(number, told)  # uvicorn acts on a signal, then gives it back to us: it has done its work
-    uvicorn.Server(settings(service, door, drain_seconds)).run(sockets=[taken])
+    Draining(settings(service, door, drain_seconds), service).run(sockets=[taken])
+
+
+class Draining(uvicorn.Server):
+    """Before it waits for running requests, it ends those that would run for ever."""
+
+    def __init__(self, settings: uvicorn.Config, service: Service) -> None:
+        super().__init__(settings)
+        self.service = service
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self.service.watch.close()
+        await super().shutdown(sockets)
 
 
 def told(number: int, frame: FrameType | None) -> None:

@@ -23,9 +23,11 @@ from server.scheduler import Scheduler
 from server.sequence import Event, Params, Sequence, generator
 from server.service import Service
 from server.slots import Slots
+from server.watching import Layout, Watch
 
 EOS = 256
 VOCAB = 258  # 256 bytes, </s>, <s>
+LAYOUT = Layout(n_layers=2, n_experts=1, n_neurons=10, hot=(3, 0))
 LETTERS = np.frombuffer(b"abcdefghijklmnopqrstuvwxyz ", dtype=np.uint8)
 
 
@@ -129,7 +131,7 @@ def build_sequence(
 
 def fake_service(tokenizer: Tokenizer, bridge: Bridge, context: int) -> Service:
     eos = frozenset({EOS})
-    return Service("fake", 1_700_000_000, tokenizer, bridge, context, VOCAB, eos, 42.0, Grammars(tokenizer, VOCAB, eos))
+    return Service("fake", 1_700_000_000, tokenizer, bridge, context, VOCAB, eos, 42.0, Watch(LAYOUT), Grammars(tokenizer, VOCAB, eos))
 
 
 @contextmanager

@@ -5,10 +5,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import uvicorn
-
 from server.api.app import OPEN, Door
-from server.api.serve import settings
+from server.api.serve import Draining, settings
 from server.service import Service
 
 
@@ -16,7 +14,7 @@ from server.service import Service
 def live_server(service: Service, door: Door = OPEN) -> Iterator[str]:
     """Yields its address, http://127.0.0.1:PORT."""
     listening = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(settings(service, door, drain_seconds=5))
+    server = Draining(settings(service, door, drain_seconds=5), service)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
     try:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cpu_ops.describe import CODES, Block, check_meets, input_places, rows_address, rows_block
+from cpu_ops.kernels.product import prepared_room
 from cpu_ops.kernels.product import product as product_kernel
 from cpu_ops.kernels.product_ffn import COLUMNS, NEURONS
 from cpu_ops.kernels.product_ffn import down as down_kernel
@@ -20,12 +21,12 @@ from cpu_ops.scratch import scratch
 from cpu_ops.tape import run
 from cpu_ops.tiles import decode, tiles
 from models.bank import NeuronBank
-from models.bits import GROUP
 from models.ffn import activate, combine
 from models.formats import Input
 from models.rows import Rows
 from models.spec import FfnRule
 
+FEW_PASS = 0.3  # up to this share of gates that pass, a row of `up` and a token by themselves are faster than a tile and all
 FEW_FIRE = 0.5  # up to this share of neurons and tokens, adding listed rows is faster than a library's product (measured)
 
 
@@ -60,12 +61,14 @@ def prompt_ffn(bank: NeuronBank, x: Input, rule: FfnRule, block: int) -> Tensor:
     """The same for a format with kernels. `block` is the address of the bank's block."""
     tokens, n = len(x), len(bank)
     blocks = -(-n // NEURONS)
-    h, lists = scratch(tokens * (n + blocks * (2 * NEURONS + 1))).split([tokens * n, tokens * blocks * (2 * NEURONS + 1)])
+    meeting = prepared_room(tokens, bank.hidden) // 4
+    sizes = [2 * blocks, tokens * n, tokens * blocks * (2 * NEURONS + 1), meeting]
+    passed, h, lists, prepared = scratch(sum(sizes)).split(sizes)
     h = h.view(tokens, n)
     if bank.up.format.name in tile_codes():
         check_meets(bank.up, x)
-        excess = torch.empty(tokens, bank.hidden // GROUP, dtype=torch.int32)
-        run(neurons_kernel, *meeting(bank.up, x, excess), block, h.data_ptr())
+        few = int(FEW_PASS * h.numel())
+        run(neurons_kernel, *meeting_of(bank.up, x, prepared), block, h.data_ptr(), passed.data_ptr(), few)
     else:
         _activations(bank, x, rule, h)
     silence(bank, x, h)
@@ -78,14 +81,14 @@ def product(rows: Rows, x: Input, out: Tensor) -> None:
     """out float32 [T, n] = x · rows. A token's bits depend neither on the other tokens nor on the threads."""
     check_meets(rows, x)
     if out.numel() > 0:
-        excess = torch.empty(len(x), rows.k // GROUP, dtype=torch.int32)
-        run(product_kernel, *meeting(rows, x, excess), rows_address(rows), out.data_ptr())
+        prepared = scratch(prepared_room(len(x), rows.k) // 4)
+        run(product_kernel, *meeting_of(rows, x, prepared), rows_address(rows), out.data_ptr())
 
 
-def meeting(rows: Rows, x: Input, excess: Tensor) -> tuple[int, ...]:
+def meeting_of(rows: Rows, x: Input, prepared: Tensor) -> tuple[int, ...]:
     """The numbers of a MEETING block of an input with rows of one format."""
-    (unpack, multiply, bias), _library = compiled_tile(rows.format.name)
-    return *input_places(x), len(x), excess.data_ptr(), unpack, multiply, bias
+    functions, _library = compiled_tile(rows.format.name)
+    return *input_places(x), len(x), prepared.data_ptr(), *functions
 
 
 def _activations(bank: NeuronBank, x: Input, rule: FfnRule, h: Tensor) -> Tensor:

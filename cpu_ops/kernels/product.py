@@ -7,27 +7,27 @@ from llvmlite import ir
 from numba import types
 
 from cpu_ops.kernels.compile import inner, intrinsic, kernel
-from cpu_ops.kernels.ir import I8, I16, I32, I64, Builder, Value, constant, load, pairs_added, pointer, vector
+from cpu_ops.kernels.ir import I8, I16, I32, I64, Builder, Value, constant, load, pairs_added, pointer, store, vector
 from cpu_ops.kernels.region import in_parallel
 from cpu_ops.kernels.rows import INPUT, address_of, block_at, floats_at, ints_at, rows_at, scales_of, weights_of
-from cpu_ops.kernels.tile_code import GROUP_ROOM, TILE, TILE_ROWS
+from cpu_ops.kernels.tile_code import DEPTH, GROUP_ROOM, PREPARED_BYTES, SCALES, STARTS, TILE, TILE_ROWS
 from models.bits import GROUP
 
 Floats = np.ndarray[Any, np.dtype[np.float32]]
 Indices = np.ndarray[Any, np.dtype[np.int64]]
 
-DEPTH = 16  # groups of a tile unpacked at once: 8 KiB, which stay in the first cache beside four tokens' input
 PARTS = 48
 
-# The vectors of a call, how many, int32 [tokens, groups] to take from products, and the functions of the rows' format.
-MEETING = np.dtype([("x", INPUT)] + [(name, np.int64) for name in ("tokens", "excess", "unpack", "multiply", "bias")])
+# The vectors of a call, how many, where they are prepared (see `prepared_room`), and the functions of the rows' format.
+MEETING = np.dtype([("x", INPUT)] + [(name, np.int64) for name in ("tokens", "prepared", "unpack", "multiply", "listed", "bias")])
 # A product: the address of the rows' block, and out float32 [tokens, n].
 PRODUCT = np.dtype([("meeting", MEETING), ("rows", np.int64), ("out", np.int64)])
 tile_at, product_at = block_at(TILE), block_at(PRODUCT)
+TILE_LONGS = len(TILE.names or ())
 
 
 @intrinsic
-def _run(typing: Any, function: Any, address: Any) -> Any:
+def run_at(typing: Any, function: Any, address: Any) -> Any:
     """Calls the function at an address with an address."""
 
     def emit(context: Any, builder: Builder, signature: Any, arguments: Any) -> Value:
@@ -38,30 +38,42 @@ def _run(typing: Any, function: Any, address: Any) -> Any:
 
 
 @intrinsic
-def group_sum(typing: Any, address: Any) -> Any:
-    """The sum of the 32 int8 at an address."""
+def _move_group(typing: Any, values: Any, there: Any) -> Any:
+    """Copies the 32 int8 at an address to another, and gives their sum."""
 
     def emit(context: Any, builder: Builder, signature: Any, arguments: Any) -> Value:
-        wide = builder.sext(load(builder, arguments[0], vector(I8, GROUP)), vector(I16, GROUP))
+        group = load(builder, arguments[0], vector(I8, GROUP))
+        store(builder, group, arguments[1])
+        wide = builder.sext(group, vector(I16, GROUP))
         while wide.type.count > 1:
             wide = pairs_added(builder, wide)
         return builder.sext(builder.extract_element(wide, constant(I32, 0)), I64)
 
-    return types.int64(types.int64), emit
+    return types.int64(types.int64, types.int64), emit
+
+
+def prepared_room(tokens: int, k: int) -> int:
+    """Bytes of prepared tokens: [k / (DEPTH · GROUP), tokens, PREPARED_BYTES]."""
+    return tokens * -(-k // (DEPTH * GROUP)) * PREPARED_BYTES
 
 
 @inner
-def measure_excess(meeting: Any, token: int, groups: int) -> None:
-    """excess[token] = bias · the sum of each of the token's groups."""
-    excess = ints_at(meeting.excess + token * groups * 4, groups)
+def prepare_token(meeting: Any, token: int, groups: int) -> None:
+    """Lays a token out as tiles meet it."""
+    x = meeting.x
+    scales = floats_at(x.scales + token * x.scales_stride, groups)
     for group in range(groups):
-        excess[group] = group_sum(meeting.x.values + token * meeting.x.values_stride + group * GROUP) * meeting.bias
+        there = meeting.prepared + (group // DEPTH * meeting.tokens + token) * PREPARED_BYTES
+        place = group % DEPTH
+        total = _move_group(x.values + token * x.values_stride + group * GROUP, there + place * GROUP)
+        ints_at(there + STARTS, DEPTH)[place] = -total * meeting.bias
+        floats_at(there + SCALES, DEPTH)[place] = scales[group]
 
 
 @inner
 def room_for(tokens: int) -> Any:
     """What `multiply_tile` works in: the TILE block and addresses, unpacked weights, their scales, and sums [tokens, TILE_ROWS]."""
-    words = np.empty(13 + 4 * TILE_ROWS, np.int64)
+    words = np.empty(TILE_LONGS + 4 * TILE_ROWS, np.int64)
     return words, np.empty(DEPTH * GROUP_ROOM, np.int8), np.empty(DEPTH * TILE_ROWS, np.float32), np.empty(tokens * TILE_ROWS, np.float32)
 
 
@@ -70,7 +82,7 @@ def multiply_tile(meeting: Any, rows: Any, which: Indices, first: int, room: Any
     """Products [tokens, TILE_ROWS] of rows which[first : first + TILE_ROWS] with every token; past the end, of the last again."""
     words, weights, scales, sums = room
     last = len(which) - 1
-    chosen = words[13:]
+    chosen = words[TILE_LONGS:]
     for place in range(2 * TILE_ROWS):
         row = which[min(first + place, last)]
         chosen[2 * place], chosen[2 * place + 1] = weights_of(rows, row), scales_of(rows, row)
@@ -78,22 +90,19 @@ def multiply_tile(meeting: Any, rows: Any, which: Indices, first: int, room: Any
     tile = tile_at(address_of(words))
     tile.chosen, tile.weights, tile.scales = address_of(chosen), address_of(weights), address_of(scales)
     tile.tokens, tile.sums = meeting.tokens, address_of(sums)
-    tile.x_stride, tile.x_scales_stride = meeting.x.values_stride, meeting.x.scales_stride
     groups = rows.k // GROUP
-    tile.excess_stride = 4 * groups
     for start in range(0, groups, DEPTH):
         tile.first, tile.groups = start, min(DEPTH, groups - start)
-        tile.x, tile.x_scales = meeting.x.values + start * GROUP, meeting.x.scales + 4 * start
-        tile.excess = meeting.excess + 4 * start
-        _run(meeting.unpack, address_of(words))
-        _run(meeting.multiply, address_of(words))
+        tile.x = meeting.prepared + start // DEPTH * meeting.tokens * PREPARED_BYTES
+        run_at(meeting.unpack, address_of(words))
+        run_at(meeting.multiply, address_of(words))
     return sums
 
 
 @inner
-def _excess_part(address: int, token: int) -> None:
+def _prepare_part(address: int, token: int) -> None:
     call = product_at(address)
-    measure_excess(call.meeting, token, rows_at(call.rows).k // GROUP)
+    prepare_token(call.meeting, token, rows_at(call.rows).k // GROUP)
 
 
 @inner
@@ -114,6 +123,6 @@ def _product_part(address: int, part: int) -> None:
 
 @kernel
 def product(address: int) -> None:
-    """Fills `out` and `excess` of the PRODUCT block at an address."""
-    in_parallel(_excess_part, address, product_at(address).meeting.tokens)
+    """Fills `out` and `prepared` of the PRODUCT block at an address."""
+    in_parallel(_prepare_part, address, product_at(address).meeting.tokens)
     in_parallel(_product_part, address, PARTS)

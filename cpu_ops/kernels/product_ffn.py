@@ -13,82 +13,138 @@ from cpu_ops.kernels.activation import GATED, PLAIN, activate
 from cpu_ops.kernels.compile import inner, intrinsic, kernel
 from cpu_ops.kernels.ffn import BANK
 from cpu_ops.kernels.ir import F32, I32, I64, Builder, Value, constant, load, multiply_add, offset, repeat, splat, store, variable, vector
-from cpu_ops.kernels.product import MEETING, Floats, Indices, measure_excess, multiply_tile, room_for
+from cpu_ops.kernels.product import MEETING, Floats, multiply_tile, prepare_token, room_for, run_at
 from cpu_ops.kernels.region import in_parallel
-from cpu_ops.kernels.rows import ROWS, address_of, axpys, block_at, floats_at, ints_at, rows_at, scales_of, settle, weights_of
-from cpu_ops.kernels.tile_code import LANES, TILE_ROWS
+from cpu_ops.kernels.rows import (
+    ROWS,
+    address_of,
+    ask,
+    axpys,
+    block_at,
+    floats_at,
+    ints_at,
+    longs_at,
+    rows_at,
+    scales_of,
+    settle,
+    weights_of,
+)
+from cpu_ops.kernels.tile_code import LISTED, PREPARED_BYTES, TILE_ROWS
 from models.bits import GROUP
 
 NEURONS = 128  # dealt at once; their `down` as float32 in COLUMNS columns is 128 KiB, which stay in the second cache for all tokens
 COLUMNS = 256
+LANES = 8
 PASS = 64  # columns summed in registers
 
-# Every neuron's activations: the bank's block, and h float32 [tokens, n].
-NEURONS_CALL = np.dtype([("meeting", MEETING), ("bank", np.int64), ("h", np.int64)])
+# Every neuron's activations: the bank's block, h float32 [tokens, n], and int64 [blocks] for how many of a block's are not zero.
+NEURONS_CALL = np.dtype([("meeting", MEETING), ("bank", np.int64), ("h", np.int64), ("passed", np.int64), ("few", np.int64)])
 # The sums: ROWS blocks of `units` slices of `down`'s columns, side by side; h as above; lists of who fires, for each block of neurons
 # and token: how many int32 [blocks, tokens], which int32 and their h float32 [blocks, tokens, NEURONS]; out float32 [tokens, k].
 DOWN_CALL = np.dtype([(name, np.int64) for name in ("slices", "units", "tokens", "k", "h", "counts", "firing", "factors", "out")])
-neurons_at, down_at, bank_at = block_at(NEURONS_CALL), block_at(DOWN_CALL), block_at(BANK)
+neurons_at, down_at, bank_at, listed_at = block_at(NEURONS_CALL), block_at(DOWN_CALL), block_at(BANK), block_at(LISTED)
+LISTED_LONGS = len(LISTED.names or ())
 ROWS_BYTES = ROWS.itemsize
 
 
 @inner
-def _excess_part(address: int, token: int) -> None:
+def _prepare_part(address: int, token: int) -> None:
     call = neurons_at(address)
-    measure_excess(call.meeting, token, bank_at(call.bank).first.k // GROUP)
+    prepare_token(call.meeting, token, bank_at(call.bank).first.k // GROUP)
 
 
 @inner
-def _gate(call: Any, bank: Any, which: Indices, h: Floats, room: Any) -> int:
-    """Activations of `first`; moves those of `which` that pass for some token to its front."""
-    tokens, n, count = call.meeting.tokens, bank.n, 0
-    for begin in range(0, len(which), TILE_ROWS):
-        sums = multiply_tile(call.meeting, bank.first, which, begin, room)
-        for lane in range(min(TILE_ROWS, len(which) - begin)):
-            i, passes = which[begin + lane], False
-            bias = floats_at(bank.first_bias, n)[i] if bank.first_bias != 0 else np.float32(0.0)
-            for token in range(tokens):
-                value = activate(sums[token * TILE_ROWS + lane] + bias, bank)
-                h[token * n + i] = value
-                passes |= value != 0
-            which[count] = i
-            count += passes
-    return count
-
-
-@inner
-def _up(call: Any, bank: Any, which: Indices, h: Floats, room: Any) -> None:
-    """h *= up (or its activation) where the gate passed."""
-    tokens, n = call.meeting.tokens, bank.n
-    for begin in range(0, len(which), TILE_ROWS):
-        sums = multiply_tile(call.meeting, bank.second, which, begin, room)
-        for lane in range(min(TILE_ROWS, len(which) - begin)):
-            i = which[begin + lane]
-            bias = floats_at(bank.second_bias, n)[i] if bank.second_bias != 0 else np.float32(0.0)
-            for token in range(tokens):
-                value = h[token * n + i]
-                if value != 0:
-                    up = sums[token * TILE_ROWS + lane] + bias
-                    h[token * n + i] = value * (up if bank.kind == GATED else activate(up, bank))
-
-
-@inner
-def _neurons_part(address: int, block: int) -> None:
+def _gate_part(address: int, block: int) -> None:
+    """Activations of `first`, and how many of them pass."""
     call = neurons_at(address)
     bank, tokens = bank_at(call.bank), call.meeting.tokens
-    h, room = floats_at(call.h, tokens * bank.n), room_for(tokens)
-    which = np.arange(block * NEURONS, min((block + 1) * NEURONS, bank.n))
-    passed = _gate(call, bank, which, h, room)
-    if bank.kind != PLAIN:
-        _up(call, bank, which[:passed], h, room)
+    n, passed = bank.n, 0
+    h, room = floats_at(call.h, tokens * n), room_for(tokens)
+    which = np.arange(block * NEURONS, min((block + 1) * NEURONS, n))
+    for begin in range(0, len(which), TILE_ROWS):
+        sums = multiply_tile(call.meeting, bank.first, which, begin, room)
+        first, count = which[begin], min(TILE_ROWS, len(which) - begin)
+        for token in range(tokens):
+            for lane in range(count):
+                bias = floats_at(bank.first_bias, n)[first + lane] if bank.first_bias != 0 else np.float32(0.0)
+                value = activate(sums[token * TILE_ROWS + lane] + bias, bank)
+                h[token * n + first + lane] = value
+                passed += value != 0
+    longs_at(call.passed, block + 1)[block] = passed
+
+
+@inner
+def _widen(bank: Any, i: int, value: np.float32, up: np.float32) -> np.float32:
+    """The activation of a neuron whose gate gave `value`, from what its second row gave."""
+    z = up + floats_at(bank.second_bias, bank.n)[i] if bank.second_bias != 0 else up
+    return value * (z if bank.kind == GATED else activate(z, bank))
+
+
+@inner
+def _up_part(address: int, block: int) -> None:
+    """h *= up (or its activation) where the gate passed: by tiles of the rows that some token wants."""
+    call = neurons_at(address)
+    bank, tokens = bank_at(call.bank), call.meeting.tokens
+    n, first, wanted = bank.n, block * NEURONS, 0
+    h, room = floats_at(call.h, tokens * n), room_for(tokens)
+    which = np.empty(min(NEURONS, n - first), np.int64)
+    for i in range(first, first + len(which)):
+        wants = False
+        for token in range(tokens):
+            wants |= h[token * n + i] != 0
+        which[wanted] = i
+        wanted += wants
+    for begin in range(0, wanted, TILE_ROWS):
+        sums = multiply_tile(call.meeting, bank.second, which[:wanted], begin, room)
+        for token in range(tokens):
+            for lane in range(min(TILE_ROWS, wanted - begin)):
+                at = token * n + which[begin + lane]
+                if h[at] != 0:
+                    h[at] = _widen(bank, which[begin + lane], h[at], sums[token * TILE_ROWS + lane])
+
+
+@inner
+def _listed_up_part(address: int, block: int) -> None:
+    """The same row by row, each with the tokens that want it."""
+    call = neurons_at(address)
+    bank, tokens = bank_at(call.bank), call.meeting.tokens
+    n, groups = bank.n, bank.second.k // GROUP
+    h = floats_at(call.h, tokens * n)
+    words, firing, out = np.empty(LISTED_LONGS, np.int64), np.empty(tokens, np.int32), np.empty(tokens, np.float32)
+    room, room_scales = np.empty(groups * GROUP, np.int8), np.empty(groups, np.float32)
+    listed = listed_at(address_of(words))
+    listed.groups, listed.room, listed.room_scales = groups, address_of(room), address_of(room_scales)
+    listed.x, listed.x_stride = call.meeting.prepared, tokens * PREPARED_BYTES
+    listed.tokens, listed.out = address_of(firing), address_of(out)
+    last = min((block + 1) * NEURONS, n)
+    for i in range(block * NEURONS, last):
+        count = 0
+        for token in range(tokens):
+            firing[count] = token
+            count += h[token * n + i] != 0
+        ask(bank.second, min(i + 1, last - 1))
+        if count > 0:
+            listed.row, listed.row_scales, listed.count = weights_of(bank.second, i), scales_of(bank.second, i), count
+            run_at(call.meeting.listed, address_of(words))
+        for place in range(count):
+            at = firing[place] * n + i
+            h[at] = _widen(bank, i, h[at], out[place])
 
 
 @kernel
 def neurons(address: int) -> None:
     """Fills `h` of the NEURONS_CALL at an address."""
     call = neurons_at(address)
-    in_parallel(_excess_part, address, call.meeting.tokens)
-    in_parallel(_neurons_part, address, (bank_at(call.bank).n + NEURONS - 1) // NEURONS)
+    bank, tokens = bank_at(call.bank), call.meeting.tokens
+    blocks = (bank.n + NEURONS - 1) // NEURONS
+    in_parallel(_prepare_part, address, tokens)
+    in_parallel(_gate_part, address, blocks)
+    if bank.kind == PLAIN:
+        return
+    if longs_at(call.passed, blocks).sum() <= call.few:
+        in_parallel(_listed_up_part, address, blocks)
+    else:
+        in_parallel(_up_part, address, blocks)
 
 
 @intrinsic

@@ -1,22 +1,24 @@
 """Many tokens at once, on the CPU: each row is read once for all of them. Knows neither few tokens nor which neurons are hot.
 
 Quantised rows meet the input in integers (`product`); others are decoded a tile at a time for a library's product. What fires
-is added through lists where few do; where many do, `down` is decoded too.
+is added through lists.
 """
 
-import numpy as np
+from collections.abc import Iterator
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cpu_ops.describe import CODES, Block, check_meets, input_places, rows_address, rows_block
+from cpu_ops.describe import check_meets, input_places, rows_address
 from cpu_ops.kernels.product import prepared_room
 from cpu_ops.kernels.product import product as product_kernel
-from cpu_ops.kernels.product_ffn import COLUMNS, NEURONS
+from cpu_ops.kernels.product_ffn import COLUMNS, ENTRY_BYTES, NEURONS
 from cpu_ops.kernels.product_ffn import down as down_kernel
 from cpu_ops.kernels.product_ffn import neurons as neurons_kernel
-from cpu_ops.kernels.rows import ROWS
 from cpu_ops.kernels.tile_code import compiled_tile, tile_codes
+from cpu_ops.kernels.widen import compiled_widen
 from cpu_ops.scratch import scratch
 from cpu_ops.tape import run
 from cpu_ops.tiles import decode, tiles
@@ -27,7 +29,7 @@ from models.rows import Rows
 from models.spec import FfnRule
 
 FEW_PASS = 0.3  # up to this share of gates that pass, a row of `up` and a token by themselves are faster than a tile and all
-FEW_FIRE = 0.5  # up to this share of neurons and tokens, adding listed rows is faster than a library's product (measured)
+TOKENS = 128  # laid out they stay in the second cache; and their activations and lists take little memory
 
 
 def prompt_linear(rows: Rows, x: Input, bias: Tensor | None) -> Tensor:
@@ -58,30 +60,39 @@ def silence(bank: NeuronBank, x: Input, h: Tensor) -> None:
 
 
 def prompt_ffn(bank: NeuronBank, x: Input, rule: FfnRule, block: int) -> Tensor:
-    """The same for a format with kernels. `block` is the address of the bank's block."""
+    """The same for a format with kernels, TOKENS at a time. `block` is the address of the bank's block."""
+    return torch.cat([_prompt_ffn(bank, part, rule, block) for part in parts_of(x)])
+
+
+def parts_of(x: Input) -> Iterator[Input]:
+    """As many equal parts as have at most TOKENS tokens."""
+    parts = -(-len(x) // TOKENS)
+    cuts = [part * len(x) // parts for part in range(parts + 1)]
+    return (Input(x.values[a:b], None if x.scales is None else x.scales[a:b]) for a, b in pairwise(cuts))
+
+
+def _prompt_ffn(bank: NeuronBank, x: Input, rule: FfnRule, block: int) -> Tensor:
     tokens, n = len(x), len(bank)
     blocks = -(-n // NEURONS)
-    meeting = prepared_room(tokens, bank.hidden) // 4
-    sizes = [2 * blocks, tokens * n, tokens * blocks * (2 * NEURONS + 1), meeting]
-    passed, h, lists, prepared = scratch(sum(sizes)).split(sizes)
-    h = h.view(tokens, n)
-    if bank.up.format.name in tile_codes():
+    grouped = bank.up.format.name in tile_codes()
+    sizes = [prepared_room(tokens, bank.hidden) // 4 if grouped else 0, 2 * blocks, tokens * blocks * (2 * NEURONS + 1), tokens * n]
+    prepared, passed, lists, flat = scratch(sum(sizes)).split(sizes)
+    h = flat.view(n, tokens).T
+    if grouped:
         check_meets(bank.up, x)
         few = int(FEW_PASS * h.numel())
         run(neurons_kernel, *meeting_of(bank.up, x, prepared), block, h.data_ptr(), passed.data_ptr(), few)
     else:
         _activations(bank, x, rule, h)
     silence(bank, x, h)
-    if int(h.count_nonzero()) > FEW_FIRE * h.numel():
-        return _dense_down(h, bank.down)
-    return _listed_down(h, lists.view(torch.int32), bank.down)
+    return _listed_down(h, lists, bank.down)
 
 
 def product(rows: Rows, x: Input, out: Tensor) -> None:
     """out float32 [T, n] = x · rows. A token's bits depend neither on the other tokens nor on the threads."""
     check_meets(rows, x)
     if out.numel() > 0:
-        prepared = scratch(prepared_room(len(x), rows.k) // 4)
+        prepared = torch.empty(prepared_room(len(x), rows.k) // 4)  # not scratch: who calls may have something there
         run(product_kernel, *meeting_of(rows, x, prepared), rows_address(rows), out.data_ptr())
 
 
@@ -108,22 +119,12 @@ def _dense_down(h: Tensor, rows: Rows) -> Tensor:
 
 
 def _listed_down(h: Tensor, lists: Tensor, rows: Rows) -> Tensor:
-    """The same through lists of what fires, which are written to `lists` int32 [T · blocks · (2 · NEURONS + 1)]."""
-    tokens, blocks = len(h), -(-len(rows) // NEURONS)
-    slices, out = _slices(rows), torch.empty(len(h), rows.k)
-    counts, firing, factors = (4 * tokens * blocks * place for place in (0, 1, 1 + NEURONS))
-    places = (lists.data_ptr() + place for place in (counts, firing, factors))
-    run(down_kernel, slices.ctypes.data, len(slices), tokens, rows.k, h.data_ptr(), *places, out.data_ptr())
+    """The same through lists of what fires, which are written to `lists` [T · blocks · (2 · NEURONS + 1)]."""
+    tokens, out = len(h), torch.empty(len(h), rows.k)
+    entries = lists.data_ptr()
+    counts = entries + tokens * -(-len(rows) // NEURONS) * NEURONS * ENTRY_BYTES
+    widths = [COLUMNS * plane.shape[1] * plane.element_size() // rows.k for plane in rows.planes]
+    weights_bytes, scales_bytes = widths if len(widths) == 2 else (*widths, 0)
+    widen, _library = compiled_widen(rows.format.name)
+    run(down_kernel, rows_address(rows), widen, weights_bytes, scales_bytes, tokens, h.data_ptr(), counts, entries, out.data_ptr())
     return out
-
-
-def _slices(rows: Rows) -> Block:
-    """ROWS blocks of COLUMNS weights each, side by side: a slice of a row's groups is a row."""
-    firsts = np.arange(0, rows.k, COLUMNS)
-    blocks = np.repeat(np.array(rows_block(rows), ROWS).reshape(1), len(firsts))
-    weights, *scales = (plane.shape[1] * plane.element_size() for plane in rows.planes)
-    blocks["weights"] += firsts * weights // rows.k
-    blocks["scales"] += firsts * sum(scales) // rows.k
-    blocks["k"] = np.minimum(COLUMNS, rows.k - firsts)
-    blocks["raw_floats"] = [CODES[rows.format.name].raw_floats(int(k)) for k in blocks["k"]]
-    return blocks

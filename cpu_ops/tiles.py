@@ -7,6 +7,7 @@ from torch import Tensor
 
 from cpu_ops.describe import CODES, rows_address
 from cpu_ops.kernels.decode import decode as decode_kernel
+from cpu_ops.kernels.widen import compiled_widen
 from cpu_ops.tape import run
 from models.rows import Rows
 
@@ -24,5 +25,5 @@ def decode(rows: Rows) -> Tensor:
     if rows.format.name not in CODES:
         return rows.decode()
     out = torch.empty(len(rows), rows.k)
-    run(decode_kernel, rows_address(rows), out.data_ptr())
+    run(decode_kernel, rows_address(rows), compiled_widen(rows.format.name)[0], out.data_ptr())
     return out

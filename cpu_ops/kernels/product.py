@@ -3,11 +3,11 @@
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
 from numba import types
 
+from cpu_ops.kernels.call import call_one
 from cpu_ops.kernels.compile import inner, intrinsic, kernel
-from cpu_ops.kernels.ir import I8, I16, I32, I64, Builder, Value, constant, load, pairs_added, pointer, store, vector
+from cpu_ops.kernels.ir import CACHE_LINE, I8, I16, I32, I64, Builder, Value, constant, load, pairs_added, store, vector
 from cpu_ops.kernels.region import in_parallel
 from cpu_ops.kernels.rows import INPUT, address_of, block_at, floats_at, ints_at, rows_at, scales_of, weights_of
 from cpu_ops.kernels.tile_code import DEPTH, GROUP_ROOM, PREPARED_BYTES, SCALES, STARTS, TILE, TILE_ROWS
@@ -24,17 +24,6 @@ MEETING = np.dtype([("x", INPUT)] + [(name, np.int64) for name in ("tokens", "pr
 PRODUCT = np.dtype([("meeting", MEETING), ("rows", np.int64), ("out", np.int64)])
 tile_at, product_at = block_at(TILE), block_at(PRODUCT)
 TILE_LONGS = len(TILE.names or ())
-
-
-@intrinsic
-def run_at(typing: Any, function: Any, address: Any) -> Any:
-    """Calls the function at an address with an address."""
-
-    def emit(context: Any, builder: Builder, signature: Any, arguments: Any) -> Value:
-        builder.call(pointer(builder, arguments[0], ir.FunctionType(ir.VoidType(), [I64])), [arguments[1]])
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.int64), emit
 
 
 @intrinsic
@@ -71,16 +60,25 @@ def prepare_token(meeting: Any, token: int, groups: int) -> None:
 
 
 @inner
+def lines(nbytes: int) -> Any:
+    """uint8 [at least nbytes], and the address in it at which a cache line begins: vectors of 64 bytes then cross none."""
+    memory = np.empty(nbytes + CACHE_LINE, np.uint8)
+    return memory, (address_of(memory) + CACHE_LINE - 1) // CACHE_LINE * CACHE_LINE
+
+
+@inner
 def room_for(tokens: int) -> Any:
-    """What `multiply_tile` works in: the TILE block and addresses, unpacked weights, their scales, and sums [tokens, TILE_ROWS]."""
-    words = np.empty(TILE_LONGS + 4 * TILE_ROWS, np.int64)
-    return words, np.empty(DEPTH * GROUP_ROOM, np.int8), np.empty(DEPTH * TILE_ROWS, np.float32), np.empty(tokens * TILE_ROWS, np.float32)
+    """What `multiply_tile` works in: the TILE block and addresses; memory for unpacked weights, their scales, sums [tokens, TILE_ROWS]."""
+    memory, address = lines(DEPTH * GROUP_ROOM + 4 * TILE_ROWS * (DEPTH + tokens))
+    return np.empty(TILE_LONGS + 4 * TILE_ROWS, np.int64), memory, address
 
 
 @inner
 def multiply_tile(meeting: Any, rows: Any, which: Indices, first: int, room: Any) -> Any:
     """Products [tokens, TILE_ROWS] of rows which[first : first + TILE_ROWS] with every token; past the end, of the last again."""
-    words, weights, scales, sums = room
+    words, _memory, weights = room
+    scales = weights + DEPTH * GROUP_ROOM
+    sums = floats_at(scales + 4 * DEPTH * TILE_ROWS, meeting.tokens * TILE_ROWS)
     last = len(which) - 1
     chosen = words[TILE_LONGS:]
     for place in range(2 * TILE_ROWS):
@@ -88,14 +86,14 @@ def multiply_tile(meeting: Any, rows: Any, which: Indices, first: int, room: Any
         chosen[2 * place], chosen[2 * place + 1] = weights_of(rows, row), scales_of(rows, row)
     sums[:] = 0
     tile = tile_at(address_of(words))
-    tile.chosen, tile.weights, tile.scales = address_of(chosen), address_of(weights), address_of(scales)
+    tile.chosen, tile.weights, tile.scales = address_of(chosen), weights, scales
     tile.tokens, tile.sums = meeting.tokens, address_of(sums)
     groups = rows.k // GROUP
     for start in range(0, groups, DEPTH):
         tile.first, tile.groups = start, min(DEPTH, groups - start)
         tile.x = meeting.prepared + start // DEPTH * meeting.tokens * PREPARED_BYTES
-        run_at(meeting.unpack, address_of(words))
-        run_at(meeting.multiply, address_of(words))
+        call_one(meeting.unpack, address_of(words))
+        call_one(meeting.multiply, address_of(words))
     return sums
 
 

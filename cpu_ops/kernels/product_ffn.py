@@ -10,41 +10,36 @@ import numpy as np
 from numba import types
 
 from cpu_ops.kernels.activation import GATED, PLAIN, activate
+from cpu_ops.kernels.call import call_four, call_one, call_three
 from cpu_ops.kernels.compile import inner, intrinsic, kernel
 from cpu_ops.kernels.ffn import BANK
 from cpu_ops.kernels.ir import F32, I32, I64, Builder, Value, constant, load, multiply_add, offset, repeat, splat, store, variable, vector
-from cpu_ops.kernels.product import MEETING, Floats, multiply_tile, prepare_token, room_for, run_at
+from cpu_ops.kernels.product import MEETING, lines, multiply_tile, prepare_token, room_for
 from cpu_ops.kernels.region import in_parallel
-from cpu_ops.kernels.rows import (
-    ROWS,
-    address_of,
-    ask,
-    axpys,
-    block_at,
-    floats_at,
-    ints_at,
-    longs_at,
-    rows_at,
-    scales_of,
-    settle,
-    weights_of,
-)
-from cpu_ops.kernels.tile_code import LISTED, PREPARED_BYTES, TILE_ROWS
+from cpu_ops.kernels.rows import address_of, ask, block_at, floats_at, ints_at, longs_at, rows_at, scales_of, weights_of
+from cpu_ops.kernels.target import target_of
+from cpu_ops.kernels.tile_code import LISTED, PREPARED_BYTES, TILE_ROWS, shape_of
 from models.bits import GROUP
 
-NEURONS = 128  # dealt at once; their `down` as float32 in COLUMNS columns is 128 KiB, which stay in the second cache for all tokens
-COLUMNS = 256
-LANES = 8
-PASS = 64  # columns summed in registers
+NEURONS = 64  # looked at at once; their `down` as float32 in COLUMNS columns is 32 KiB, which stay in the first cache for all tokens
+COLUMNS = 128
+SLICES = 2  # of COLUMNS, that are widened at once: shorter pieces of a row cost memory more lines and the processor more calls
+AHEAD = 8  # rows whose pieces are asked for before they are widened
+VECTORS = 8  # of a token's sums in registers at once
+ENTRY_BYTES = 8
+DECKS = 24  # blocks are dealt like cards: hot neurons come first, and one thread would get them all
 
-# Every neuron's activations: the bank's block, h float32 [tokens, n], and int64 [blocks] for how many of a block's are not zero.
+# Every neuron's activations: the bank's block; h float32 [n, tokens]; int64 [blocks] for how many of a block's gates pass, and up to how
+# many in all `up` is multiplied row by row.
 NEURONS_CALL = np.dtype([("meeting", MEETING), ("bank", np.int64), ("h", np.int64), ("passed", np.int64), ("few", np.int64)])
-# The sums: ROWS blocks of `units` slices of `down`'s columns, side by side; h as above; lists of who fires, for each block of neurons
-# and token: how many int32 [blocks, tokens], which int32 and their h float32 [blocks, tokens, NEURONS]; out float32 [tokens, k].
-DOWN_CALL = np.dtype([(name, np.int64) for name in ("slices", "units", "tokens", "k", "h", "counts", "firing", "factors", "out")])
+# The sums: the block of `down`, the function that widens its rows, and the bytes of COLUMNS weights and of their scales; h as above; for
+# each block of neurons who fires: how many for each token int32 [blocks, tokens], and token after token where in the block's table its
+# row begins, in bytes, int32, and its h, float32: [blocks, tokens · NEURONS, 2]; out float32 [tokens, k].
+DOWN_CALL = np.dtype(
+    [(name, np.int64) for name in ("rows", "widen", "weights_bytes", "scales_bytes", "tokens", "h", "counts", "entries", "out")]
+)
 neurons_at, down_at, bank_at, listed_at = block_at(NEURONS_CALL), block_at(DOWN_CALL), block_at(BANK), block_at(LISTED)
 LISTED_LONGS = len(LISTED.names or ())
-ROWS_BYTES = ROWS.itemsize
 
 
 @inner
@@ -54,183 +49,219 @@ def _prepare_part(address: int, token: int) -> None:
 
 
 @inner
-def _gate_part(address: int, block: int) -> None:
-    """Activations of `first`, and how many of them pass."""
-    call = neurons_at(address)
-    bank, tokens = bank_at(call.bank), call.meeting.tokens
-    n, passed = bank.n, 0
-    h, room = floats_at(call.h, tokens * n), room_for(tokens)
+def _gate_block(call: Any, bank: Any, block: int, room: Any) -> int:
+    """Activations of `first`; how many of them pass."""
+    tokens, n, passed = call.meeting.tokens, bank.n, 0
     which = np.arange(block * NEURONS, min((block + 1) * NEURONS, n))
     for begin in range(0, len(which), TILE_ROWS):
         sums = multiply_tile(call.meeting, bank.first, which, begin, room)
-        first, count = which[begin], min(TILE_ROWS, len(which) - begin)
-        for token in range(tokens):
-            for lane in range(count):
-                bias = floats_at(bank.first_bias, n)[first + lane] if bank.first_bias != 0 else np.float32(0.0)
-                value = activate(sums[token * TILE_ROWS + lane] + bias, bank)
-                h[token * n + first + lane] = value
-                passed += value != 0
-    longs_at(call.passed, block + 1)[block] = passed
+        for lane in range(min(TILE_ROWS, len(which) - begin)):
+            i = which[begin + lane]
+            bias = floats_at(bank.first_bias, n)[i] if bank.first_bias != 0 else np.float32(0.0)
+            h = floats_at(call.h + 4 * i * tokens, tokens)
+            for token in range(tokens):
+                h[token] = activate(sums[token * TILE_ROWS + lane] + bias, bank)
+                passed += h[token] != 0
+    return passed
 
 
 @inner
-def _widen(bank: Any, i: int, value: np.float32, up: np.float32) -> np.float32:
+def _gate_part(address: int, deck: int) -> None:
+    call = neurons_at(address)
+    bank = bank_at(call.bank)
+    blocks, room = blocks_of(bank.n), room_for(call.meeting.tokens)
+    for block in range(deck, blocks, DECKS):
+        longs_at(call.passed, blocks)[block] = _gate_block(call, bank, block, room)
+
+
+@inner
+def _widened(bank: Any, i: int, value: np.float32, up: np.float32) -> np.float32:
     """The activation of a neuron whose gate gave `value`, from what its second row gave."""
     z = up + floats_at(bank.second_bias, bank.n)[i] if bank.second_bias != 0 else up
     return value * (z if bank.kind == GATED else activate(z, bank))
 
 
 @inner
-def _up_part(address: int, block: int) -> None:
-    """h *= up (or its activation) where the gate passed: by tiles of the rows that some token wants."""
-    call = neurons_at(address)
-    bank, tokens = bank_at(call.bank), call.meeting.tokens
-    n, first, wanted = bank.n, block * NEURONS, 0
-    h, room = floats_at(call.h, tokens * n), room_for(tokens)
-    which = np.empty(min(NEURONS, n - first), np.int64)
+def _wanted(call: Any, bank: Any, block: int) -> Any:
+    """The neurons of a block that some token wants."""
+    tokens, first, wanted = call.meeting.tokens, block * NEURONS, 0
+    which = np.empty(min(NEURONS, bank.n - first), np.int64)
     for i in range(first, first + len(which)):
         wants = False
-        for token in range(tokens):
-            wants |= h[token * n + i] != 0
+        for value in floats_at(call.h + 4 * i * tokens, tokens):
+            wants |= value != 0
         which[wanted] = i
         wanted += wants
-    for begin in range(0, wanted, TILE_ROWS):
-        sums = multiply_tile(call.meeting, bank.second, which[:wanted], begin, room)
-        for token in range(tokens):
-            for lane in range(min(TILE_ROWS, wanted - begin)):
-                at = token * n + which[begin + lane]
-                if h[at] != 0:
-                    h[at] = _widen(bank, which[begin + lane], h[at], sums[token * TILE_ROWS + lane])
+    return which[:wanted]
 
 
 @inner
-def _listed_up_part(address: int, block: int) -> None:
+def _up_part(address: int, deck: int) -> None:
+    """h *= up (or its activation) where the gate passed: by tiles of the rows that some token wants."""
+    call = neurons_at(address)
+    bank, tokens = bank_at(call.bank), call.meeting.tokens
+    room = room_for(tokens)
+    for block in range(deck, blocks_of(bank.n), DECKS):
+        which = _wanted(call, bank, block)
+        for begin in range(0, len(which), TILE_ROWS):
+            sums = multiply_tile(call.meeting, bank.second, which, begin, room)
+            for lane in range(min(TILE_ROWS, len(which) - begin)):
+                i = which[begin + lane]
+                h = floats_at(call.h + 4 * i * tokens, tokens)
+                for token in range(tokens):
+                    if h[token] != 0:
+                        h[token] = _widened(bank, i, h[token], sums[token * TILE_ROWS + lane])
+
+
+@inner
+def _listed_up_part(address: int, deck: int) -> None:
     """The same row by row, each with the tokens that want it."""
     call = neurons_at(address)
     bank, tokens = bank_at(call.bank), call.meeting.tokens
-    n, groups = bank.n, bank.second.k // GROUP
-    h = floats_at(call.h, tokens * n)
+    groups, n = bank.second.k // GROUP, bank.n
     words, firing, out = np.empty(LISTED_LONGS, np.int64), np.empty(tokens, np.int32), np.empty(tokens, np.float32)
-    room, room_scales = np.empty(groups * GROUP, np.int8), np.empty(groups, np.float32)
+    memory, room = lines((GROUP + 4) * groups)
     listed = listed_at(address_of(words))
-    listed.groups, listed.room, listed.room_scales = groups, address_of(room), address_of(room_scales)
+    listed.groups, listed.room, listed.room_scales = groups, room, room + GROUP * groups
     listed.x, listed.x_stride = call.meeting.prepared, tokens * PREPARED_BYTES
     listed.tokens, listed.out = address_of(firing), address_of(out)
-    last = min((block + 1) * NEURONS, n)
-    for i in range(block * NEURONS, last):
-        count = 0
-        for token in range(tokens):
-            firing[count] = token
-            count += h[token * n + i] != 0
-        ask(bank.second, min(i + 1, last - 1))
-        if count > 0:
-            listed.row, listed.row_scales, listed.count = weights_of(bank.second, i), scales_of(bank.second, i), count
-            run_at(call.meeting.listed, address_of(words))
-        for place in range(count):
-            at = firing[place] * n + i
-            h[at] = _widen(bank, i, h[at], out[place])
+    for block in range(deck, blocks_of(n), DECKS):
+        for i in range(block * NEURONS, min((block + 1) * NEURONS, n)):
+            h, count = floats_at(call.h + 4 * i * tokens, tokens), 0
+            for token in range(tokens):
+                firing[count] = token
+                count += h[token] != 0
+            ask(bank.second, min(i + 1, n - 1))
+            if count > 0:
+                listed.row, listed.row_scales, listed.count = weights_of(bank.second, i), scales_of(bank.second, i), count
+                call_one(call.meeting.listed, address_of(words))
+            for place in range(count):
+                h[firing[place]] = _widened(bank, i, h[firing[place]], out[place])
+    memory[0] = 0  # lives until here
+
+
+@inner
+def blocks_of(n: int) -> int:
+    return (n + NEURONS - 1) // NEURONS
 
 
 @kernel
 def neurons(address: int) -> None:
     """Fills `h` of the NEURONS_CALL at an address."""
     call = neurons_at(address)
-    bank, tokens = bank_at(call.bank), call.meeting.tokens
-    blocks = (bank.n + NEURONS - 1) // NEURONS
-    in_parallel(_prepare_part, address, tokens)
-    in_parallel(_gate_part, address, blocks)
+    bank = bank_at(call.bank)
+    in_parallel(_prepare_part, address, call.meeting.tokens)
+    in_parallel(_gate_part, address, DECKS)
     if bank.kind == PLAIN:
         return
-    if longs_at(call.passed, blocks).sum() <= call.few:
-        in_parallel(_listed_up_part, address, blocks)
+    if longs_at(call.passed, blocks_of(bank.n)).sum() <= call.few:
+        in_parallel(_listed_up_part, address, DECKS)
     else:
-        in_parallel(_up_part, address, blocks)
+        in_parallel(_up_part, address, DECKS)
 
 
 @intrinsic
-def _add_listed(typing: Any, table: Any, row_bytes: Any, firing: Any, factors: Any, count: Any, sums: Any, floats: Any) -> Any:
-    """sums [floats] += Σ factors[j] · row firing[j] of the float32 table, in order. `floats` is a multiple of LANES."""
+def _add_listed(typing: Any, table: Any, entries: Any, count: Any, sums: Any) -> Any:
+    """sums float32 [COLUMNS] += Σ factor · row of the table, for each entry in order."""
 
     def emit(context: Any, builder: Builder, signature: Any, arguments: Any) -> Value:
-        table, row_bytes, firing, factors, count, sums, floats = arguments
+        table, entries, count, sums = arguments
+        lanes = shape_of(target_of(builder)).lanes
+        kind = vector(F32, lanes)
 
-        def some(first: Value, vectors: int) -> None:
-            kind = vector(F32, LANES)
-            places = [builder.add(offset(builder, sums, first, 4), constant(I64, 32 * v)) for v in range(vectors)]
-            totals = [variable(builder, constant(kind, 0.0)) for _ in range(vectors)]
-            for total, place in zip(totals, places, strict=True):
-                builder.store(load(builder, place, kind), total)
-            column = offset(builder, table, first, 4)
+        def some(first: int) -> None:
+            steps = [constant(I64, 4 * (first + lanes * v)) for v in range(VECTORS)]
+            totals = [variable(builder, load(builder, builder.add(sums, step), kind)) for step in steps]
 
             def one(j: Value) -> None:
-                index = builder.sext(load(builder, offset(builder, firing, j, 4), I32), I64)
-                factor = splat(builder, load(builder, offset(builder, factors, j, 4), F32), LANES)
-                row = builder.add(column, builder.mul(index, row_bytes))
-                for v, total in enumerate(totals):
-                    weights = load(builder, builder.add(row, constant(I64, 32 * v)), kind)
+                at = offset(builder, entries, j, ENTRY_BYTES)
+                factor = splat(builder, load(builder, builder.add(at, constant(I64, 4)), F32), lanes)
+                row = builder.add(table, builder.sext(load(builder, at, I32), I64))
+                for total, step in zip(totals, steps, strict=True):
+                    weights = load(builder, builder.add(row, step), kind)
                     builder.store(multiply_add(builder, weights, factor, builder.load(total)), total)
 
             repeat(builder, constant(I64, 0), count, one)
-            for total, place in zip(totals, places, strict=True):
-                store(builder, builder.load(total), place)
+            for total, step in zip(totals, steps, strict=True):
+                store(builder, builder.load(total), builder.add(sums, step))
 
-        whole = builder.udiv(floats, constant(I64, PASS))
-        repeat(builder, constant(I64, 0), whole, lambda index: some(builder.mul(index, constant(I64, PASS)), PASS // LANES))
-        first, last = builder.mul(whole, constant(I64, PASS // LANES)), builder.udiv(floats, constant(I64, LANES))
-        repeat(builder, first, last, lambda index: some(builder.mul(index, constant(I64, LANES)), 1))
+        for first in range(0, COLUMNS, VECTORS * lanes):
+            some(first)
         return context.get_dummy_value()
 
-    return types.void(*[types.int64] * 7), emit
+    return types.void(*[types.int64] * 4), emit
 
 
 @inner
-def _list_part(address: int, block: int) -> None:
-    """Who fires among a block of neurons, for each token."""
+def _list_block(call: Any, n: int, block: int) -> None:
+    """Who fires among a block of neurons, token after token."""
+    tokens, first = call.tokens, block * NEURONS
+    count = min(NEURONS, n - first)
+    h, counts = floats_at(call.h + 4 * first * tokens, count * tokens), ints_at(call.counts + 4 * block * tokens, tokens)
+    at = call.entries + block * tokens * NEURONS * ENTRY_BYTES
+    rows, factors, used = ints_at(at, 2 * tokens * NEURONS), floats_at(at, 2 * tokens * NEURONS), 0
+    for token in range(tokens):
+        before = used
+        for place in range(count):
+            value = h[place * tokens + token]
+            rows[2 * used], factors[2 * used + 1] = place * COLUMNS * 4, value  # a branch would be foretold wrongly too often
+            used += value != 0
+        counts[token] = used - before
+
+
+@inner
+def _list_part(address: int, deck: int) -> None:
     call = down_at(address)
-    n = rows_at(call.slices).n
-    for token in range(call.tokens):
-        there = block * call.tokens + token
-        h = floats_at(call.h + 4 * (token * n + block * NEURONS), min(NEURONS, n - block * NEURONS))
-        firing = ints_at(call.firing + 4 * there * NEURONS, NEURONS)
-        factors = floats_at(call.factors + 4 * there * NEURONS, NEURONS)
-        count = 0
-        for place in range(len(h)):
-            firing[count], factors[count] = place, h[place]
-            count += h[place] != 0
-        ints_at(call.counts + 4 * there, 1)[0] = count
+    n = rows_at(call.rows).n
+    for block in range(deck, blocks_of(n), DECKS):
+        _list_block(call, n, block)
 
 
 @inner
-def _decode_block(rows: Any, block: int, table: Floats, raw: int) -> None:
-    """The raw sums of each row alone, of one block of neurons."""
-    chosen, one = np.empty(2, np.int64), np.ones(1, np.float32)
-    table[:] = 0
-    for i in range(block * NEURONS, min((block + 1) * NEURONS, rows.n)):
-        chosen[0], chosen[1] = weights_of(rows, i), scales_of(rows, i)
-        axpys(rows, address_of(chosen), address_of(one), 1, address_of(table) + 4 * (i - block * NEURONS) * raw)
+def _widen_block(call: Any, rows: Any, block: int, unit: int, width: int, table: int) -> None:
+    """`width` columns of a block of neurons, as SLICES tables [NEURONS, COLUMNS]."""
+    first, last = block * NEURONS, min((block + 1) * NEURONS, rows.n)
+    weights, scales = rows.weights + unit * SLICES * call.weights_bytes, rows.scales + unit * SLICES * call.scales_bytes
+    for i in range(first, last):
+        far = min(i + AHEAD, rows.n - 1)
+        call_three(rows.ask, weights + far * rows.weights_stride, scales + far * rows.scales_stride, width)
+        for part in range((width + COLUMNS - 1) // COLUMNS):
+            own_weights = weights + i * rows.weights_stride + part * call.weights_bytes
+            own_scales = scales + i * rows.scales_stride + part * call.scales_bytes
+            there = table + 4 * COLUMNS * (part * NEURONS + i - first)
+            call_four(call.widen, own_weights, own_scales, min(COLUMNS, width - part * COLUMNS), there)
 
 
 @inner
 def _down_part(address: int, unit: int) -> None:
-    """One slice of the columns, for every token: block after block of neurons is decoded, and each token adds those that fire."""
+    """Some columns, for every token: block after block of neurons is widened, and each token adds those that fire."""
     call = down_at(address)
-    rows, tokens = rows_at(call.slices + unit * ROWS_BYTES), call.tokens
-    raw = (rows.raw_floats + LANES - 1) // LANES * LANES
-    table, sums = np.empty(NEURONS * raw, np.float32), np.zeros(tokens * raw, np.float32)
-    for block in range((rows.n + NEURONS - 1) // NEURONS):
-        _decode_block(rows, block, table, raw)
+    rows, tokens = rows_at(call.rows), call.tokens
+    width = min(SLICES * COLUMNS, rows.k - unit * SLICES * COLUMNS)
+    parts = (width + COLUMNS - 1) // COLUMNS
+    memory, table = lines(4 * COLUMNS * SLICES * (NEURONS + tokens))
+    sums = table + 4 * COLUMNS * SLICES * NEURONS
+    floats_at(table, COLUMNS * SLICES * (NEURONS + tokens))[:] = 0
+    for block in range(blocks_of(rows.n)):
+        _widen_block(call, rows, block, unit, width, table)
         counts = ints_at(call.counts + 4 * block * tokens, tokens)
+        for part in range(parts):
+            at = call.entries + block * tokens * NEURONS * ENTRY_BYTES
+            for token in range(tokens):
+                here = sums + 4 * COLUMNS * (part * tokens + token)
+                _add_listed(table + 4 * COLUMNS * NEURONS * part, at, np.int64(counts[token]), here)
+                at += counts[token] * ENTRY_BYTES
+    for part in range(parts):
+        size = min(COLUMNS, width - part * COLUMNS)
         for token in range(tokens):
-            lists = 4 * (block * tokens + token) * NEURONS
-            here = address_of(sums) + 4 * token * raw
-            _add_listed(address_of(table), 4 * raw, call.firing + lists, call.factors + lists, np.int64(counts[token]), here, raw)
-    for token in range(tokens):
-        settle(rows, address_of(sums) + 4 * token * raw, call.out + 4 * (token * call.k + unit * COLUMNS))
+            out = call.out + 4 * (token * rows.k + (unit * SLICES + part) * COLUMNS)
+            floats_at(out, size)[:] = floats_at(sums + 4 * COLUMNS * (part * tokens + token), size)
+    memory[0] = 0  # lives until here
 
 
 @kernel
 def down(address: int) -> None:
     """Fills `out` of the DOWN_CALL at an address: each token's sum over the neurons that fire for it."""
     call = down_at(address)
-    in_parallel(_list_part, address, (rows_at(call.slices).n + NEURONS - 1) // NEURONS)
-    in_parallel(_down_part, address, call.units)
+    in_parallel(_list_part, address, DECKS)
+    in_parallel(_down_part, address, (rows_at(call.rows).k + SLICES * COLUMNS - 1) // (SLICES * COLUMNS))

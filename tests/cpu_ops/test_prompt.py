@@ -9,6 +9,7 @@ from torch import Tensor
 import cpu_ops
 from cpu_ops import prompt
 from cpu_ops.prompt import product
+from cpu_ops.tiles import decode
 from cpu_ops.topology import set_threads
 from models.bank import NeuronBank
 from models.bits import FORMAT_NAMES, GROUP, FormatName
@@ -112,17 +113,17 @@ def wanted(bank: NeuronBank, x: Input, rule: FfnRule) -> Tensor:
     st.sampled_from([-3.0, -1.0, 0.0]),
 )
 def test_any_bank(name: FormatName, kind: FfnKind, activation: Activation, n: int, groups: int, tokens: int, bias: float) -> None:
-    """Biases that let few, some and half of the neurons fire: through lists and through the library."""
+    """Biases that let few, some and half of the neurons fire: `up` row by row and in tiles."""
     bank, rule = bank_of(name, kind, n, groups * GROUP, bias), FfnRule(kind, activation)
     x = FORMATS[name].input(random(tokens, groups * GROUP))
     torch.testing.assert_close(cpu_ops.ffn(bank, x, rule).double(), wanted(bank, x, rule), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", FORMAT_NAMES)
-@pytest.mark.parametrize("few_fire", [0.0, 1.0], ids=["library", "lists"])
-def test_either_way_down_is_exact(name: FormatName, few_fire: float, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("few_pass", [0.0, 1.0], ids=["tiles", "rows"])
+def test_either_way_up_is_exact(name: FormatName, few_pass: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """Wider than a slice of columns, more neurons than a block; a silent neuron's NaN is not read, a gate's NaN is."""
-    monkeypatch.setattr(prompt, "FEW_FIRE", few_fire)
+    monkeypatch.setattr(prompt, "FEW_PASS", few_pass)
     bank, rule = bank_of(name, "gated", 300, 608, -1.0), FfnRule("gated", "relu")
     assert bank.gate_bias is not None
     bank.gate_bias[[7, 299]] = -1e6
@@ -145,6 +146,19 @@ def test_a_prompts_tokens_are_their_own_where_few_fire(name: FormatName) -> None
     alone = cpu_ops.ffn(bank, Input(x.values[:19], x.scales[:19]), rule)
     set_threads()
     assert torch.equal(alone, together[:19])
+
+
+def test_a_long_prompt_is_computed_in_parts() -> None:
+    bank, rule = bank_of("int4", "gated", 200, 96, -1.0), FfnRule("gated", "relu")
+    x = FORMATS["int4"].input(random(prompt.TOKENS * 2 + 3, 96))
+    torch.testing.assert_close(cpu_ops.ffn(bank, x, rule).double(), wanted(bank, x, rule), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", FORMAT_NAMES)
+@pytest.mark.parametrize("k", [32, 96, 512, 608])
+def test_decoded_rows_are_the_formats_own(name: FormatName, k: int) -> None:
+    rows, _ = made(name, 70, k, 1)
+    assert torch.equal(decode(rows), rows.decode())
 
 
 @pytest.mark.parametrize("name", FORMAT_NAMES)

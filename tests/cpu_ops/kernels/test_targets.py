@@ -11,13 +11,14 @@ import pytest
 import torch
 from llvmlite import binding, ir
 
-from cpu_ops import prompt
+from cpu_ops import prompt, tiles
 from cpu_ops.describe import CODES
 from cpu_ops.kernels.ir import I8, I32, pairs_added, vector
 from cpu_ops.kernels.machine_code import Library, machine, object_code, optimised
 from cpu_ops.kernels.row_code import addresses, emitted
 from cpu_ops.kernels.target import Module, Target, numba_target
 from cpu_ops.kernels.tile_code import emitted_tile, tile_addresses, tile_codes
+from cpu_ops.kernels.widen import emitted_widen, widen_address
 from models.bits import FORMAT_NAMES, FormatName
 from models.formats import Input
 from models.rows import Rows
@@ -57,7 +58,8 @@ def _every_target() -> None:
 
 def modules(name: FormatName, target: Target) -> list[Module]:
     """Everything of a format."""
-    return [emitted(CODES[name], target), *([emitted_tile(name, target)] if name in tile_codes() else [])]
+    tile = [emitted_tile(name, target)] if name in tile_codes() else []
+    return [emitted(CODES[name], target), emitted_widen(name, target), *tile]
 
 
 @cache
@@ -104,12 +106,15 @@ def test_an_instruction_is_asked_for_only_where_the_features_name_it() -> None:
         assert all("vpdpbusd" not in str(module) for module in modules("int4", Target(X86, "znver4", features)))
 
 
-def use(monkeypatch: pytest.MonkeyPatch, name: FormatName, texts: list[str], target: Target) -> None:
-    """From here on these modules are the format's code."""
+def use(monkeypatch: pytest.MonkeyPatch, name: FormatName, texts: list[str], target: Target, meant: Target) -> None:
+    """From here on these modules, written for `meant`, are the format's code, as `target` can run it."""
     libraries = [Library(object_code(text, target), target) for text in texts]
     monkeypatch.setattr(calls, "functions", lambda _: addresses(CODES[name], libraries[0]))
+    widen = widen_address(name, libraries[1]), libraries[1]
+    for module in (prompt, tiles):
+        monkeypatch.setattr(module, "compiled_widen", lambda _: widen)
     if name in tile_codes():
-        monkeypatch.setattr(prompt, "compiled_tile", lambda _: (tile_addresses(name, libraries[1]), libraries[1]))
+        monkeypatch.setattr(prompt, "compiled_tile", lambda _: (tile_addresses(name, libraries[2], meant), libraries[2]))
 
 
 here = pytest.mark.skipif(numba_target().triple != X86 or not numba_target().has("avx2"), reason="needs a CPU with AVX2 to run on")
@@ -121,7 +126,7 @@ here = pytest.mark.skipif(numba_target().triple != X86 or not numba_target().has
 def test_a_narrower_target_gives_the_same_numbers(name: FormatName, target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
     examples = {exact: rows_and_input(name, exact=exact) for exact in (True, False)}
     expected = {exact: results(*example) for exact, example in examples.items()}
-    use(monkeypatch, name, [str(module) for module in modules(name, target)], target)
+    use(monkeypatch, name, [str(module) for module in modules(name, target)], target, target)
     assert torch.equal(results(*examples[True]), expected[True])
     torch.testing.assert_close(results(*examples[False]), expected[False], rtol=1e-5, atol=1e-5)
 
@@ -131,7 +136,7 @@ def with_portable_vnni(module: Module) -> str:
     text = re.sub(r"^declare .*vpdpbusd.*$", "", str(module), flags=re.MULTILINE)
     assert "vpdpbusd" in text
     meanings = ir.Module("meanings")
-    for lanes in (4, 8):
+    for lanes in (4, 8, 16):
         kind = vector(I32, lanes)
         function = ir.Function(meanings, ir.FunctionType(kind, [kind] * 3), f"meaning_of_vpdpbusd_{32 * lanes}")
         builder = ir.IRBuilder(function.append_basic_block())
@@ -161,6 +166,6 @@ def test_what_the_one_instruction_means_gives_the_bits_of_two(name: FormatName, 
     expected = [results(*example) for example in examples]
     target = numba_target()
     with_it = target._replace(features=target.features + ",+avxvnni")
-    use(monkeypatch, name, [with_portable_vnni(module) for module in modules(name, with_it)], target)
+    use(monkeypatch, name, [with_portable_vnni(module) for module in modules(name, with_it)], target, with_it)
     for example, wanted in zip(examples, expected, strict=True):
         assert torch.equal(results(*example), wanted)

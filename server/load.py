@@ -16,7 +16,8 @@ import gpu_ops
 from cpu_ops.topology import release_threads, set_threads
 from gpu_ops.transfer import Staging
 from models.arena import Arena, neurons_room, spine_room
-from models.errors import BadArtefact
+from models.chat import ChatTemplate
+from models.errors import BadArtefact, BadCheckpoint
 from models.kv_cache import KvCache
 from models.manifest import Manifest
 from models.ops import Ops
@@ -62,6 +63,7 @@ class Ready:
     manifest: Manifest
     tokenizer: Tokenizer
     watch: Watch
+    chat: ChatTemplate | None
 
 
 def load(config: Config) -> Ready:
@@ -72,6 +74,7 @@ def load(config: Config) -> Ready:
     set_threads(config.threads)
     model = packed(config.model, config.format)
     tokenizer = Tokenizer.open(model.folder, model.manifest.spec.vocab)
+    chat = chat_template(config.chat_template, tokenizer, model.folder)
     hardware, profile = known_hardware(device), known_profile(model, tokenizer, device)
     plan = known_plan(model.manifest, profile, hardware, config, vram_budget(config.vram_bytes, hardware, device))
     staging = Staging(device, tokens=config.prompt_chunk, hidden=model.manifest.spec.hidden)
@@ -84,7 +87,20 @@ def load(config: Config) -> Ready:
     release_threads()
     slots = Slots(config.slots, cache, keep_bytes(config.keep_bytes, plan))
     engine = Engine(forward, Scheduler(slots, pace), plan.question.context, recover=partial(check_device, device))
-    return Ready(engine, plan, model.manifest, tokenizer, watch)
+    return Ready(engine, plan, model.manifest, tokenizer, watch, chat)
+
+
+def chat_template(asked: Path | None, tokenizer: Tokenizer, folder: Path) -> ChatTemplate | None:
+    """The one that was asked for, else the model's own. A model whose own is broken is served without chats, and that is said."""
+    if asked is not None:
+        return ChatTemplate.read(asked, tokenizer.specials)
+    if tokenizer.chat_template is None:
+        return None
+    try:
+        return ChatTemplate.build(tokenizer.chat_template, tokenizer.specials, folder)
+    except BadCheckpoint as error:
+        print(f"Chats will be refused: {error}")
+        return None
 
 
 def known_hardware(device: torch.device) -> HardwareProfile:

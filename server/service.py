@@ -27,3 +27,4 @@ class Service:
     watch: Watch
     grammars: Grammars
     chat: ChatTemplate | None = None
+    log_prompts: bool = False

@@ -8,6 +8,8 @@ import uuid
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from server.logs import REQUEST_ID
+
 log = logging.getLogger("server.access")
 OWN_ID = re.compile(rb"[\x21-\x7e]{1,128}")  # of a client: what is safe to write into a log and a header
 
@@ -22,7 +24,7 @@ class Envelope:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         request_id, started, status = id_of(scope), time.perf_counter(), 0
-        scope.setdefault("state", {})["request_id"] = request_id
+        token = REQUEST_ID.set(request_id)
 
         async def signed(message: Message) -> None:
             nonlocal status
@@ -36,8 +38,9 @@ class Envelope:
         finally:
             spent_ms = round(1e3 * (time.perf_counter() - started), 1)
             level = logging.DEBUG if scope["path"] == "/health" and status == 200 else logging.INFO  # those come every few seconds
-            facts = {"request_id": request_id, "method": scope["method"], "path": scope["path"], "status": status, "ms": spent_ms}
-            log.log(level, "%s %s %s %d %.1f ms", *facts.values(), extra={"facts": facts})
+            facts = {"method": scope["method"], "path": scope["path"], "status": status, "ms": spent_ms}
+            log.log(level, "%s %s %d %.1f ms", *facts.values(), extra={"facts": facts})
+            REQUEST_ID.reset(token)
 
 
 def id_of(scope: Scope) -> str:

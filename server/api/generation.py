@@ -24,6 +24,8 @@ Events = AsyncIterator[tuple[int, Delta]]
 
 async def answer(shape: Shape, receive: Receive) -> Response:
     """Submits the request's sequences and answers; QueueFull, Closed, StepFailed and GuideFailed go to the table of errors."""
+    if shape.request.service.log_prompts:
+        log.info("%s asks %r", shape.request.asked.id, [prompt.text for prompt in shape.request.asked.prompts])
     job = shape.request.service.bridge.submit(shape.request.asked.sequences)
     watcher = watch(receive, job)
     try:
@@ -48,7 +50,9 @@ async def whole(shape: Shape, job: Job, watcher: asyncio.Task[None]) -> Response
 def timings_of(request: Request) -> Timings:
     """The finished request's timings, which the log is told too."""
     found = request.timings()
-    log.info("%s %s", request.asked.id, told(found))
+    log.info("%s %s", request.asked.id, told(found), extra={"facts": {"id": request.asked.id} | found})
+    if request.service.log_prompts:
+        log.info("%s says %r", request.asked.id, [sequence.stream.text for sequence in request.asked.sequences])
     return found
 
 

@@ -14,8 +14,7 @@ from cpu_ops.topology import set_threads
 from models.step import Step
 from models.tokenizer import Tokenizer
 from server.bridge import Bridge
-from server.cli import build_parser, main, umbrella
-from server.config import read_config
+from server.cli import main, umbrella
 from server.listening import listening
 from server.sequence import Params
 from tests.server.fakes import MemoryModel, build_engine, build_sequence
@@ -63,17 +62,6 @@ def test_a_port_in_use_is_found_before_the_model(capsys: pytest.CaptureFixture[s
     assert "port is in use" in line
 
 
-def test_defaults() -> None:
-    config = read_config(build_parser().parse_args(["run"]))
-    assert (config.model, config.host, config.port) == ("bundled", "127.0.0.1", 8000)
-    assert (config.vram_bytes, config.ram_bytes, config.context, config.threads) == (None, None, None, None)
-
-
-def test_sizes_have_units() -> None:
-    config = read_config(build_parser().parse_args(["run", "m", "--vram", "8GiB", "--ram", "16GB", "--port", "0"]))
-    assert (config.vram_bytes, config.ram_bytes, config.port) == (8 << 30, 16 * 10**9, 0)
-
-
 def test_the_umbrella_hands_on_and_names_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
     assert umbrella([]) == 0
     assert "models,profiles,placement,server" in capsys.readouterr().out
@@ -108,7 +96,7 @@ def test_threads_asked_for_reach_kernels_and_torch_where_the_model_runs(
     monkeypatch.setattr(server.cli, "load", lambda config: SimpleNamespace(engine=build_engine(model), plan=None))
     monkeypatch.setattr(server.cli, "report", str)
     monkeypatch.setattr(server.cli, "welcome", lambda url, ready: url)
-    monkeypatch.setattr(server.cli, "service_of", lambda ready, bridge: bridge)
+    monkeypatch.setattr(server.cli, "service_of", lambda ready, bridge, config: bridge)
     monkeypatch.setattr(server.cli, "serve", lambda bridge, taken, door, drain: asyncio.run(asyncio.wait_for(one_request(bridge), 20)))
     try:
         assert main(["run", "--port", "0", "--threads", str(asked)]) == 0

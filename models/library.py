@@ -8,6 +8,8 @@ from pathlib import Path
 
 from models.architectures import manifest_from_config, manifest_from_folder
 from models.bits import FormatName
+from models.checkpoint.gguf import is_gguf
+from models.checkpoint.gguf_config import describe
 from models.checkpoint.weights import has_weights
 from models.errors import BadArtefact, BadCheckpoint, BadValue, Unavailable
 from models.layout import MANIFEST_FILE
@@ -45,21 +47,32 @@ def entries() -> Iterator[Entry]:
 
 
 def find(model: str) -> Path:
-    """'bundled', a folder, a file in it, or the name of a packed model -> the folder; BadCheckpoint when there is none."""
+    """'bundled', a folder, a file in it, or the name of a packed model -> the folder; a GGUF file stands for itself.
+
+    BadCheckpoint when there is none.
+    """
     if model == BUNDLED_NAME:
         return BUNDLED_MODEL
     path = Path(model)
     try:
         path = path.expanduser()
         if path.is_file():
-            return _speakable(path.parent.resolve())
+            return _speakable(path.resolve() if is_gguf(path) else path.parent.resolve())
         if path.is_dir():
-            return _speakable(path.resolve())
+            return _speakable(only_gguf(path) or path.resolve())
         if model and "/" not in model and (shelf() / model).is_dir():
             return shelf() / model
     except (OSError, RuntimeError) as error:  # a name too long, a home nobody has
         raise BadCheckpoint(path, f"cannot be looked up: {error}") from None
     raise BadCheckpoint(path, "is neither a model directory nor the name of a packed model (`models list` shows those)")
+
+
+def only_gguf(folder: Path) -> Path | None:
+    """The GGUF file of a folder that holds one model in that form and nothing else; of shards, the first."""
+    if (folder / "config.json").is_file() or is_packed(folder):
+        return None
+    found = [path for path in sorted(folder.glob("*.gguf")) if "-of-" not in path.name or "-00001-of-" in path.name]
+    return found[0].resolve() if len(found) == 1 else None
 
 
 def _speakable(folder: Path) -> Path:
@@ -83,6 +96,8 @@ def known_manifest(model: str, name: FormatName | None = None) -> Manifest:
         manifest = load_manifest(folder / MANIFEST_FILE)
         check_asked_format(manifest, name)
         return manifest
+    if folder.is_file():
+        return describe(folder).manifest(name)
     make = manifest_from_folder if has_weights(folder) else manifest_from_config
     return make(folder, name or DEFAULT_FORMAT)
 

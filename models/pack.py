@@ -18,6 +18,7 @@ from tqdm import tqdm
 from models.architectures import check_format
 from models.bits import BITS, FormatName
 from models.checkpoint.base import Checkpoint
+from models.checkpoint.gguf_source import open_gguf
 from models.checkpoint.opened import open_folder
 from models.errors import BadArtefact
 from models.layout import (
@@ -32,7 +33,7 @@ from models.layout import (
     layer_file,
     spine_tensors,
 )
-from models.library import DEFAULT_FORMAT, LOCK_FILE, check_asked_format, find, is_packed, shelf
+from models.library import LOCK_FILE, check_asked_format, find, is_packed, shelf
 from models.manifest import REMEDY, VERSION, Formats, Manifest, Sizes, StoredTensor, computed_sizes
 from models.packed import PackedModel
 from models.paths import check_disk, whole_file
@@ -52,10 +53,11 @@ def packed(model: str, name: FormatName | None = None, *, quiet: bool = False) -
         found = PackedModel.open(folder)
         check_asked_format(found.manifest, name)
         return found
-    checkpoint = open_folder(folder)
-    target = shelf() / packed_name(folder.name, checkpoint.fingerprint, name or DEFAULT_FORMAT)
+    checkpoint = open_gguf(folder) if folder.is_file() else open_folder(folder)
+    chosen = name or checkpoint.default_format
+    target = shelf() / packed_name(folder.name, checkpoint.fingerprint, chosen)
     if not is_packed(target):
-        pack(checkpoint, target, name or DEFAULT_FORMAT, quiet=quiet)
+        pack(checkpoint, target, chosen, quiet=quiet)
     return PackedModel.open(target)
 
 
@@ -93,7 +95,7 @@ def pack(checkpoint: Checkpoint, target: Path, name: FormatName, *, quiet: bool 
 
 def _manifest(checkpoint: Checkpoint, name: FormatName, sizes: Sizes, spine: dict[str, StoredTensor]) -> Manifest:
     return Manifest(
-        name=checkpoint.folder.resolve().name,
+        name=checkpoint.folder.resolve().name.removesuffix(".gguf"),
         source=str(checkpoint.folder.resolve()),
         fingerprint=checkpoint.fingerprint,
         assumed=False,
@@ -161,17 +163,22 @@ def matrix_records(checkpoint: Checkpoint, name: str, format_name: FormatName) -
     """uint8 records [m, row_bytes] of a matrix, chunk by chunk."""
 
     def encode(chunk: tuple[int, int]) -> Tensor:
-        return Rows.encode(format_name, checkpoint.stored(name, *chunk)).records()
+        return checkpoint.rows(name, format_name, *chunk).records()
 
     return in_parallel(encode, chunks(*checkpoint.shape(name)))
 
 
 def _up_down_records(checkpoint: Checkpoint, base: str, name: FormatName) -> Iterator[Tensor]:
-    down = checkpoint.stored(f"{base}.down")  # [H, N]: its columns become our rows
+    down: Tensor | None = None  # [H, N], read when the files do not have its columns, which become our rows, in one piece
+    if checkpoint.columns(f"{base}.down", name, 0, 0) is None:
+        down = checkpoint.stored(f"{base}.down")
 
     def encode(chunk: tuple[int, int]) -> Tensor:
-        up = Rows.encode(name, checkpoint.stored(f"{base}.up", *chunk))
-        turned = Rows.encode(name, down[:, slice(*chunk)].T.contiguous())
+        up = checkpoint.rows(f"{base}.up", name, *chunk)
+        turned = None if down is not None else checkpoint.columns(f"{base}.down", name, *chunk)
+        if turned is None:
+            assert down is not None
+            turned = Rows.encode(name, down[:, slice(*chunk)].T.contiguous())
         return torch.cat((up.records(), turned.records()), dim=1)
 
     return in_parallel(encode, chunks(checkpoint.spec.n_neurons, checkpoint.spec.hidden))

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -11,8 +11,10 @@ from torch import Tensor
 from models.architectures import family_of
 from models.architectures.config import read_config
 from models.architectures.family import Family, Part
+from models.bits import FormatName
 from models.errors import BadCheckpoint, MissingTensor
 from models.layout import INWARD, OUTWARD
+from models.rows import Rows
 from models.spec import ModelSpec
 
 
@@ -30,6 +32,20 @@ class Source(Protocol):
         """float tensor as stored; rows start..stop of dimension 0."""
 
 
+@runtime_checkable
+class StoredRows(Protocol):
+    """A source that may hold the rows of a format as they are."""
+
+    def rows(self, name: str, format_name: FormatName, start: int, stop: int) -> Rows | None:
+        """Rows start..stop that hold exactly the stored numbers; None where the format has none such."""
+
+    def is_turned(self, name: str) -> bool:
+        """Whether it is the columns of a matrix that lie in one piece."""
+
+    def columns(self, name: str, format_name: FormatName, start: int, stop: int) -> Rows:
+        """Columns start..stop of such a matrix, as rows."""
+
+
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
     """A folder with a config and tensors. Every tensor of the spec is there with its shape, and none is left over."""
@@ -40,6 +56,7 @@ class Checkpoint:
     source: Source
     fingerprint: str
     bare: bool = False  # names lack the prefix that the family's begin with
+    default_format: FormatName = "bf16"  # as near to the files as a fast format gets
 
     def __post_init__(self) -> None:
         expected, present = set(), set(self.source.names())
@@ -83,9 +100,33 @@ class Checkpoint:
             return self.source.read(name, start, stop)
         return torch.cat([self.source.read(name, run.start, run.stop) for run in rows_between(part.rows(self.spec), start, stop)])
 
+    def rows(self, canonical: str, name: FormatName, start: int, stop: int) -> Rows:
+        """Rows start..stop of a matrix in a format; as they are stored, where they are stored so."""
+        if isinstance(self.source, StoredRows):
+            foreign, part = self.foreign(canonical), self.part(canonical)
+            runs = [range(start, stop)] if part is None else rows_between(part.rows(self.spec), start, stop)
+            found = [self.source.rows(foreign, name, run.start, run.stop) for run in runs]
+            if (taken := [rows for rows in found if rows is not None]) and len(taken) == len(runs):
+                return joined(taken)
+        return Rows.encode(name, self.stored(canonical, start, stop))
+
+    def columns(self, canonical: str, name: FormatName, start: int, stop: int) -> Rows | None:
+        """Columns start..stop of a matrix as rows in a format, where the files have columns in one piece; else None."""
+        foreign = self.foreign(canonical)
+        if not isinstance(self.source, StoredRows) or not self.source.is_turned(foreign):
+            return None
+        return self.source.columns(foreign, name, start, stop)
+
     def read(self, canonical: str, start: int = 0, stop: int | None = None) -> Tensor:
         """float32 tensor, or its rows start..stop."""
         return self.stored(canonical, start, stop).float()
+
+
+def joined(parts: Sequence[Rows]) -> Rows:
+    """Rows of one format, one below the other."""
+    if len(parts) == 1:
+        return parts[0]
+    return Rows(parts[0].format, parts[0].k, tuple(torch.cat(planes) for planes in zip(*(part.planes for part in parts), strict=True)))
 
 
 def rows_between(runs: Sequence[range], start: int, stop: int | None) -> list[range]:

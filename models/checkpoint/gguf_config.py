@@ -1,0 +1,174 @@
+"""What a GGUF file's metadata says, as the family's config.json would say it. Torch-free; one entry an architecture.
+
+The family's own reader then makes the spec of it, and is as strict as with a config: nothing here knows what a value means
+for the forward pass. A key under the architecture's name that nobody asked for is refused.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from models.architectures import check_format, family_of
+from models.architectures.config import Config
+from models.architectures.family import Family
+from models.bits import FormatName
+from models.checkpoint.gguf import GgufFile, read_ggufs
+from models.checkpoint.gguf_names import Names, names
+from models.checkpoint.gguf_rope import FREQUENCIES, rope_of
+from models.checkpoint.gguf_tensors import View, paired, views_of
+from models.checkpoint.headers import fingerprint
+from models.errors import BadCheckpoint, MissingTensor
+from models.manifest import Formats, Manifest, computed_sizes
+from models.spec import ModelSpec
+
+Values = dict[str, Any]
+POWERINFER = b"PWRI"
+DEFAULT_FORMATS: dict[str, FormatName] = {"F32": "bf16", "F16": "bf16", "BF16": "bf16", "Q4_0": "int4"}  # of neurons; else int8
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """`config` gives a config.json's values; `names` the tensors' names. `pairs`: q and k have the halves of a head interleaved."""
+
+    config: Callable[["Reading"], Values]
+    names: Callable[[ModelSpec], Names] = names
+    pairs: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A file whose metadata is being read, under the name of its architecture."""
+
+    file: GgufFile
+    architecture: str
+
+    @property
+    def is_powerinfer(self) -> bool:
+        return self.file.magic == POWERINFER
+
+    def key(self, name: str) -> str:
+        return f"{self.architecture}.{name}"
+
+    def count(self, name: str, default: int | None = None) -> int:
+        return self.file.metadata.count(self.key(name), default)
+
+    def number(self, name: str, default: float | None = None) -> float:
+        return self.file.metadata.number(self.key(name), default)
+
+    def has(self, tensor: str) -> bool:
+        return tensor in self.file.tensors
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """A file, understood: all that can be known without reading a weight."""
+
+    file: GgufFile
+    spec: ModelSpec
+    family: Family
+    views: Mapping[str, View]
+    fingerprint: str
+
+    @property
+    def default_format(self) -> FormatName:
+        """The smallest that holds the neurons as they are in the file, or nearly so."""
+        kind = next((view.stored.kind for name, view in self.views.items() if ".ffn_up" in name and name.endswith(("weight", "]"))), "F32")
+        return DEFAULT_FORMATS.get(kind, "int8")
+
+    def manifest(self, name: FormatName | None) -> Manifest:
+        """Bound to the weights, though none was read."""
+        chosen = name or self.default_format
+        check_format(self.spec, chosen)
+        formats = Formats.of(chosen)
+        path = self.file.path.resolve()
+        return Manifest(
+            name=path.stem,
+            source=str(path),
+            fingerprint=self.fingerprint,
+            assumed=False,
+            spec=self.spec,
+            formats=formats,
+            sizes=computed_sizes(self.spec, formats),
+        )
+
+
+def describe(path: Path) -> Described:
+    """BadCheckpoint or BadConfig names the key or the tensor that does not fit."""
+    file = read_ggufs(path)
+    name = file.metadata.text("general.architecture")
+    if name not in ARCHITECTURES:
+        raise BadCheckpoint(path, f"is of architecture {name!r}, which we do not read; those we do: {', '.join(sorted(ARCHITECTURES))}")
+    own = ARCHITECTURES[name]
+    config = Config(path, own.config(Reading(file, name)))
+    file.metadata.finish(f"{name}.")
+    family = family_of(config)
+    views = views_of(file.tensors)
+    spec = family.spec(config)
+    if own.pairs:
+        views = paired(views, spec.n_heads, spec.n_kv_heads)
+    family = replace(family, names=own.names, ignored=(FREQUENCIES,), prefix="")
+    return Described(file, spec, family, views, fingerprint(config.digest(), file.tensors))
+
+
+def common(reading: Reading) -> Values:
+    """What every architecture has."""
+    embed = reading.file.tensors.get("token_embd.weight")
+    if embed is None:
+        raise MissingTensor(reading.file.path, "token_embd.weight")
+    if (told := reading.count("vocab_size", embed.shape[0])) != embed.shape[0]:
+        raise BadCheckpoint(reading.file.path, f"has an embedding of {embed.shape[0]} tokens, and should have {told}")
+    return {
+        "vocab_size": embed.shape[0],
+        "hidden_size": reading.count("embedding_length"),
+        "num_hidden_layers": reading.count("block_count"),
+        "num_attention_heads": reading.count("attention.head_count"),
+        "max_position_embeddings": reading.count("context_length"),
+        "tie_word_embeddings": not reading.has("output.weight"),
+        "bos_token_id": special(reading, "bos"),
+        "eos_token_id": sorted({token for name in ("eos", "eot") if (token := special(reading, name)) is not None}) or None,
+    }
+
+
+def special(reading: Reading, name: str) -> int | None:
+    key = f"tokenizer.ggml.{name}_token_id"
+    return reading.file.metadata.natural(key) if key in reading.file.metadata else None
+
+
+def grouped(reading: Reading) -> Values:
+    """Heads, their size, RMS norms and rotary positions of LLaMA's relatives."""
+    values = common(reading)
+    dim = max(1, values["hidden_size"] // values["num_attention_heads"])
+    dim = reading.count("attention.key_length", reading.count("rope.dimension_count", dim))
+    reading.file.metadata.expect(reading.key("attention.value_length"), dim)
+    return values | {
+        "head_dim": dim,
+        "num_key_value_heads": reading.count("attention.head_count_kv", values["num_attention_heads"]),
+        "rms_norm_eps": reading.number("attention.layer_norm_rms_epsilon"),
+        "rope_parameters": rope_of(reading.file, reading.architecture, dim),
+    }
+
+
+def llama(reading: Reading) -> Values:
+    """Also Mistral, which is written as LLaMA and without its window, and Mixtral. PowerInfer's have ReLU, llama.cpp's SiLU."""
+    values = grouped(reading) | {
+        "hidden_act": "relu" if reading.is_powerinfer else "silu",
+        "intermediate_size": reading.count("feed_forward_length"),
+    }
+    experts = reading.file.metadata.natural(reading.key("expert_count"), 0)
+    used = reading.file.metadata.natural(reading.key("expert_used_count"), 0)
+    if experts:
+        return values | {"model_type": "mixtral", "num_local_experts": experts, "num_experts_per_tok": used}
+    biases = {"attention_bias": reading.has("blk.0.attn_q.bias"), "mlp_bias": reading.has("blk.0.ffn_up.bias")}
+    return values | biases | {"model_type": "llama"}
+
+
+def bamboo(reading: Reading) -> Values:
+    """As PowerInfer writes it: in LLaMA's keys, without the window of its config."""
+    return grouped(reading) | {"model_type": "bamboo", "hidden_act": "relu", "intermediate_size": reading.count("feed_forward_length")}
+
+
+ARCHITECTURES: dict[str, Architecture] = {
+    "llama": Architecture(llama, pairs=True),
+    "bamboo": Architecture(bamboo, pairs=True),
+}

@@ -18,8 +18,7 @@ from tqdm import tqdm
 from models.architectures import check_format
 from models.bits import BITS, FormatName
 from models.checkpoint.base import Checkpoint
-from models.checkpoint.gguf_source import open_gguf
-from models.checkpoint.opened import open_folder
+from models.checkpoint.opened import open_foreign
 from models.errors import BadArtefact
 from models.layout import (
     ALIGNMENT,
@@ -53,7 +52,7 @@ def packed(model: str, name: FormatName | None = None, *, quiet: bool = False) -
         found = PackedModel.open(folder)
         check_asked_format(found.manifest, name)
         return found
-    checkpoint = open_gguf(folder) if folder.is_file() else open_folder(folder)
+    checkpoint = open_foreign(folder)
     chosen = name or checkpoint.default_format
     target = shelf() / packed_name(folder.name, checkpoint.fingerprint, chosen)
     if not is_packed(target):

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from models.checkpoint.archive import read_table
 from models.checkpoint.base import tensor_shapes
-from models.checkpoint.opened import open_folder
+from models.checkpoint.opened import open_foreign
 from models.checkpoint.pytorch import map_tensors
 from models.checkpoint.safetensors import open_safetensors
 from models.errors import BadCheckpoint
@@ -44,7 +44,7 @@ def to_pytorch(folder: Path, shards: int = 1) -> Path:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_it_is_the_same_model_as_in_safetensors(tmp_path: Path, shards: int, dtype: torch.dtype) -> None:
     new = open_safetensors(make_by_hand(tmp_path / "new", dtype=dtype, changes={"model_type": "llama"}))
-    old = open_folder(to_pytorch(make_by_hand(tmp_path / "old", dtype=dtype, changes={"model_type": "llama"}), shards))
+    old = open_foreign(to_pytorch(make_by_hand(tmp_path / "old", dtype=dtype, changes={"model_type": "llama"}), shards))
     assert old.spec == new.spec
     for name, _ in tensor_shapes(new.spec):
         assert torch.equal(old.stored(name), new.stored(name))

@@ -141,6 +141,11 @@ ALL = (*TRANSFORMERS, *BY_HAND)
 
 def make_variant(folder: Path, name: str) -> Path:
     """The checkpoint of a name here, or among the variants of LLaMA and its nearest."""
+    return make_changed(folder, name, {})
+
+
+def make_changed(folder: Path, name: str, others: Config) -> Path:
+    """The same with other values in its config, for a name of BY_HAND."""
     if name in LLAMA_VARIANTS:
         return make_llama(folder, LLAMA_VARIANTS[name])
     if name in OWN_VARIANTS:
@@ -148,7 +153,7 @@ def make_variant(folder: Path, name: str) -> Path:
     if name in TRANSFORMERS:
         return make_pretrained(folder, *TRANSFORMERS[name])
     changes, shapes_of = BY_HAND[name]
-    config: Config = {"rope_theta": 10000.0, "tie_word_embeddings": False} | SHAPE | changes
+    config: Config = {"rope_theta": 10000.0, "tie_word_embeddings": False} | SHAPE | changes | others
     if config["model_type"] == "smallthinker":
         config = {key: value for key, value in config.items() if key not in ("intermediate_size", "hidden_act")}
     return write_by_hand(folder, config, shapes_of(config))

@@ -77,6 +77,8 @@ class Style:
     kind: str = "F32"
     kinds: Mapping[str, str] = field(default_factory=dict)
     powerinfer: bool = False  # its magic, and the down projection turned
+    transposed: str = ""  # tensors with this in their names are written turned, under the same names
+    numbered_experts: bool = False
     shard_tensors: int = 0
     keys: Mapping[str, object] = field(default_factory=dict)  # further metadata of the architecture
 
@@ -97,7 +99,11 @@ def convert(folder: Path, path: Path, architecture: str, style: Style = PLAIN) -
         add: Any = {bool: writer.add_bool, int: writer.add_uint32, float: writer.add_float32, str: writer.add_string}[type(value)]
         add(f"{architecture}.{key}", value)
     for name, tensor in converted(architecture, config, load_folder(folder)).items():
-        write_tensor(writer, name, tensor, style)
+        if style.numbered_experts and tensor.ndim == 3:
+            for number, one in enumerate(tensor):
+                write_tensor(writer, name.replace("_exps.", f".{number}."), one, style)
+        else:
+            write_tensor(writer, name, tensor, style)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -113,28 +119,57 @@ def load_folder(folder: Path) -> Tensors:
 
 
 def write_config(writer: gguf.GGUFWriter, config: Config) -> None:
+    """What the families' configs say, whatever they call it."""
+
+    def first(*keys: str) -> Any:
+        return next((config[key] for key in keys if config.get(key) is not None), None)
+
     heads = config["num_attention_heads"]
     writer.add_vocab_size(config["vocab_size"])
     writer.add_context_length(config["max_position_embeddings"])
     writer.add_embedding_length(config["hidden_size"])
     writer.add_block_count(config["num_hidden_layers"])
-    writer.add_feed_forward_length(config["intermediate_size"])
+    writer.add_feed_forward_length(first("intermediate_size", "ffn_hidden_size", "ffn_dim", "moe_ffn_hidden_size"))
     writer.add_head_count(heads)
-    writer.add_head_count_kv(config.get("num_key_value_heads") or heads)
-    writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
-    if config.get("bos_token_id") is not None:
-        writer.add_bos_token_id(config["bos_token_id"])
-    if config.get("eos_token_id") is not None:
-        writer.add_eos_token_id(config["eos_token_id"])
-    dim = config.get("head_dim") or config["hidden_size"] // heads
+    if config["model_type"] != "opt":
+        writer.add_head_count_kv(kv_heads(config))
+    if "rms_norm_eps" in config:
+        writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
+    if "layer_norm_epsilon" in config:
+        writer.add_layer_norm_eps(config["layer_norm_epsilon"])
+    for add, keys in (
+        (writer.add_bos_token_id, ("bos_token_id",)),
+        (writer.add_eos_token_id, ("eos_token_id",)),
+        (writer.add_expert_count, ("num_local_experts", "num_experts", "moe_num_primary_experts")),
+        (writer.add_expert_used_count, ("num_experts_per_tok", "moe_num_active_primary_experts")),
+        (writer.add_expert_feed_forward_length, ("moe_intermediate_size", "moe_ffn_hidden_size")),
+    ):
+        if (value := first(*keys)) is not None:
+            add(value)
+    if config["model_type"] != "opt":
+        write_rope(writer, config)
+    if config["model_type"] == "smallthinker":
+        softmax = config.get("moe_primary_router_apply_softmax", False)
+        writer.add_expert_gating_func(gguf.ExpertGatingFuncType.SOFTMAX if softmax else gguf.ExpertGatingFuncType.SIGMOID)
+        if any(config["sliding_window_layout"]):
+            writer.add_sliding_window(config["sliding_window_size"])
+
+
+def kv_heads(config: Config) -> int:
+    if config["model_type"] != "falcon":
+        return int(config.get("num_key_value_heads") or config["num_attention_heads"])
+    if config["new_decoder_architecture"]:
+        return int(config["num_kv_heads"])
+    return 1 if config["multi_query"] else int(config["num_attention_heads"])
+
+
+def write_rope(writer: gguf.GGUFWriter, config: Config) -> None:
+    usual = config["hidden_size"] // config["num_attention_heads"]
+    dim = config.get("head_dim") or usual
     writer.add_rope_dimension_count(dim)
-    if dim != config["hidden_size"] // heads:
+    if dim != usual:
         writer.add_key_length(dim)
         writer.add_value_length(dim)
-    write_rope(writer, config, dim)
-
-
-def write_rope(writer: gguf.GGUFWriter, config: Config, dim: int) -> None:
     rope = config.get("rope_parameters") or {"rope_type": "default", "rope_theta": config["rope_theta"]}
     writer.add_rope_freq_base(rope["rope_theta"])
     if rope["rope_type"] in ("linear", "yarn"):
@@ -160,17 +195,48 @@ def llama3_divisors(rope: Config, dim: int) -> np.ndarray[Any, np.dtype[np.float
 
 def converted(architecture: str, config: Config, tensors: Tensors) -> Tensors:
     """The tensors under GGUF's names and in its places."""
-    package = PACKAGE_NAME.get(architecture, architecture)
-    known = next(arch for arch, name in gguf.MODEL_ARCH_NAMES.items() if name == package)
-    names = gguf.get_tensor_name_map(known, config["num_hidden_layers"])
     found: Tensors = {}
     for name, tensor in stacked(tensors).items():
-        own = names.get_name(name, try_suffixes=(".weight", ".bias"))
-        assert own is not None, name
-        if package == "llama" and (match := re.search(r"\.attn_([qk])\.", own)):
+        own = gguf_name(architecture, config, name)
+        if architecture in ("llama", "bamboo") and (match := re.search(r"\.attn_([qk])\.", own)):
             tensor = interleaved(tensor, config["num_attention_heads" if match[1] == "q" else "num_key_value_heads"])
-        found[own] = tensor
+        found[own] = sorted_rows(tensor, config) if ".attn_qkv." in own else tensor
     return found
+
+
+OPT_NAMES = {
+    "embed_tokens": "token_embd",
+    "embed_positions": "position_embd",
+    "final_layer_norm": "output_norm",
+    "layers.{}.self_attn_layer_norm": "blk.{}.attn_norm",
+    "layers.{}.self_attn.q_proj": "blk.{}.attn_q",
+    "layers.{}.self_attn.k_proj": "blk.{}.attn_k",
+    "layers.{}.self_attn.v_proj": "blk.{}.attn_v",
+    "layers.{}.self_attn.out_proj": "blk.{}.attn_output",
+    "layers.{}.final_layer_norm": "blk.{}.ffn_norm",
+    "layers.{}.fc1": "blk.{}.ffn_up",
+    "layers.{}.fc2": "blk.{}.ffn_down",
+}
+
+
+def gguf_name(architecture: str, config: Config, name: str) -> str:
+    """By the package's table; by PowerInfer's for OPT, which the package has not."""
+    if architecture == "opt":
+        module, _, kind = name.removeprefix("model.decoder.").rpartition(".")
+        layer = next((part for part in module.split(".") if part.isdigit()), "")
+        return f"{OPT_NAMES[module.replace(layer, '{}', 1) if layer else module].format(layer)}.{kind}"
+    package = PACKAGE_NAME.get(architecture, architecture)
+    known = next(arch for arch, known_name in gguf.MODEL_ARCH_NAMES.items() if known_name == package)
+    found = gguf.get_tensor_name_map(known, config["num_hidden_layers"]).get_name(name, try_suffixes=(".weight", ".bias"))
+    assert found is not None, name
+    return str(found)
+
+
+def sorted_rows(tensor: Tensor, config: Config) -> Tensor:
+    """Falcon's fused rows, group by group: first all queries, then all keys, then all values."""
+    groups = kv_heads(config)
+    of_group = tensor.unflatten(0, (groups, config["num_attention_heads"] // groups + 2, -1))
+    return torch.cat([part.flatten(0, 2) for part in (of_group[:, :-2], of_group[:, -2:-1], of_group[:, -1:])])
 
 
 def interleaved(tensor: Tensor, heads: int) -> Tensor:
@@ -194,6 +260,8 @@ def stacked(tensors: Tensors) -> Tensors:
 def write_tensor(writer: gguf.GGUFWriter, name: str, tensor: Tensor, style: Style) -> None:
     if style.powerinfer and "ffn_down" in name:
         name, tensor = name.replace("ffn_down", "ffn_down_t"), tensor.t()
+    if style.transposed and style.transposed in name:
+        tensor = tensor.transpose(-1, -2)
     kind = next((kind for end, kind in style.kinds.items() if name.endswith(end)), "F32" if tensor.ndim == 1 else style.kind)
     number = gguf.GGMLQuantizationType[kind]
     data = tensor.float().contiguous().numpy()

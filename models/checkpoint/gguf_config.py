@@ -12,11 +12,12 @@ from typing import Any
 from models.architectures import check_format, family_of
 from models.architectures.config import Config
 from models.architectures.family import Family
+from models.architectures.opt import OFFSET
 from models.bits import FormatName
 from models.checkpoint.gguf import GgufFile, read_ggufs
-from models.checkpoint.gguf_names import Names, names
+from models.checkpoint.gguf_names import Names, falcon_names, names, opt_names
 from models.checkpoint.gguf_rope import FREQUENCIES, rope_of
-from models.checkpoint.gguf_tensors import View, paired, views_of
+from models.checkpoint.gguf_tensors import View, downs_turned, paired, views_of
 from models.checkpoint.headers import fingerprint
 from models.errors import BadCheckpoint, MissingTensor
 from models.manifest import Formats, Manifest, computed_sizes
@@ -24,6 +25,7 @@ from models.spec import ModelSpec
 
 Values = dict[str, Any]
 POWERINFER = b"PWRI"
+IGNORED = (FREQUENCIES, "lm_head_profiler.weight")  # read otherwise; and SmallThinker's guesses at the likeliest words, which lose some
 DEFAULT_FORMATS: dict[str, FormatName] = {"F32": "bf16", "F16": "bf16", "BF16": "bf16", "Q4_0": "int4"}  # of neurons; else int8
 
 
@@ -107,7 +109,9 @@ def describe(path: Path) -> Described:
     spec = family.spec(config)
     if own.pairs:
         views = paired(views, spec.n_heads, spec.n_kv_heads)
-    family = replace(family, names=own.names, ignored=(FREQUENCIES,), prefix="")
+    if name == "smallthinker":
+        views = downs_turned(views, spec.hidden, spec.n_neurons)
+    family = replace(family, names=own.names, ignored=IGNORED, prefix="")
     return Described(file, spec, family, views, fingerprint(config.digest(), file.tensors))
 
 
@@ -168,7 +172,88 @@ def bamboo(reading: Reading) -> Values:
     return grouped(reading) | {"model_type": "bamboo", "hidden_act": "relu", "intermediate_size": reading.count("feed_forward_length")}
 
 
+def qwen2(reading: Reading) -> Values:
+    return grouped(reading) | {"model_type": "qwen2", "hidden_act": "silu", "intermediate_size": reading.count("feed_forward_length")}
+
+
+def qwen3(reading: Reading) -> Values:
+    return qwen2(reading) | {"model_type": "qwen3"}
+
+
+def qwen3_moe(reading: Reading) -> Values:
+    """The weights of the chosen experts are divided by their sum, as in every model that was published, unless the file says otherwise."""
+    return qwen3(reading) | {
+        "model_type": "qwen3_moe",
+        "num_experts": reading.count("expert_count"),
+        "num_experts_per_tok": reading.count("expert_used_count"),
+        "moe_intermediate_size": reading.count("expert_feed_forward_length"),
+        "norm_topk_prob": reading.file.metadata.flag(reading.key("expert_weights_norm"), default=True),
+    }
+
+
+def smallthinker(reading: Reading) -> Values:
+    """A window, where there is one, is not in the first of four layers, and it is these that turn nothing; there are no keys for this.
+
+    PowerInfer's converter has a key for a softmax only, llama.cpp's for either way.
+    """
+    values = grouped(reading)
+    layers = values["num_hidden_layers"]
+    reading.file.metadata.expect(reading.key("expert_gating_func"), *GATINGS)
+    window = reading.file.metadata.natural(reading.key("attention.sliding_window"), 0)
+    reading.count("feed_forward_length", 1)
+    layout = [int(bool(window) and layer % WINDOW_STEP != 0) for layer in range(min(layers, len(reading.file.tensors)))]
+    values |= {"sliding_window_layout": layout, "sliding_window_size": window, "rope_layout": layout} if window else {}
+    return values | {
+        "model_type": "smallthinker",
+        "moe_ffn_hidden_size": reading.count("expert_feed_forward_length"),
+        "moe_num_primary_experts": reading.count("expert_count"),
+        "moe_num_active_primary_experts": reading.count("expert_used_count"),
+        "moe_primary_router_apply_softmax": reading.file.metadata.natural(reading.key("expert_gating_func"), SIGMOID) == SOFTMAX,
+    }
+
+
+def falcon(reading: Reading) -> Values:
+    """Which style it is, the tensors and heads tell. PowerInfer's have ReLU, llama.cpp's GELU."""
+    values = common(reading)
+    heads = values["num_attention_heads"]
+    kv_heads, two_norms = reading.count("attention.head_count_kv", heads), reading.has("blk.0.attn_norm_2.weight")
+    reading.file.metadata.expect(reading.key("tensor_data_layout"), "jploski")
+    newer = two_norms or kv_heads not in (1, heads)
+    return values | {
+        "model_type": "falcon",
+        "new_decoder_architecture": newer,
+        "num_kv_heads": kv_heads,
+        "multi_query": kv_heads == 1,
+        "parallel_attn": True,
+        "num_ln_in_parallel_attn": (2 if two_norms else 1) if newer else None,
+        "ffn_hidden_size": reading.count("feed_forward_length"),
+        "layer_norm_epsilon": reading.number("attention.layer_norm_epsilon"),
+        "activation": "relu" if reading.is_powerinfer else "gelu",
+        "bias": reading.has("blk.0.attn_qkv.bias"),
+        "rope_parameters": rope_of(reading.file, reading.architecture, max(1, values["hidden_size"] // heads)),
+    }
+
+
+def opt(reading: Reading) -> Values:
+    """As PowerInfer writes it: without the head, which is the embedding, and with two rows before the first position's."""
+    values = common(reading) | {"model_type": "opt", "ffn_dim": reading.count("feed_forward_length"), "tie_word_embeddings": True}
+    reading.file.metadata.expect(reading.key("attention.head_count_kv"), values["num_attention_heads"])
+    positions = reading.file.tensors.get("position_embd.weight")
+    if positions is None:
+        raise MissingTensor(reading.file.path, "position_embd.weight")
+    return values | {"max_position_embeddings": positions.shape[0] - OFFSET, "activation_function": "relu"}
+
+
+SOFTMAX, SIGMOID = 1, 2
+GATINGS = (SOFTMAX, SIGMOID)
+WINDOW_STEP = 4
 ARCHITECTURES: dict[str, Architecture] = {
     "llama": Architecture(llama, pairs=True),
+    "falcon": Architecture(falcon, falcon_names),
+    "qwen2": Architecture(qwen2),
+    "qwen3": Architecture(qwen3),
+    "qwen3moe": Architecture(qwen3_moe),
+    "smallthinker": Architecture(smallthinker),
+    "opt": Architecture(opt, opt_names),
     "bamboo": Architecture(bamboo, pairs=True),
 }

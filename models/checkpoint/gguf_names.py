@@ -5,7 +5,9 @@ Experts lie in one tensor with a dimension more, whose slices `gguf_tensors` nam
 
 from collections.abc import Mapping
 
+from models.architectures.falcon import fused_height
 from models.architectures.family import Part
+from models.architectures.opt import OFFSET, all_positions
 from models.layout import INWARD, OUTWARD
 from models.spec import ModelSpec
 
@@ -55,14 +57,24 @@ def names(spec: ModelSpec) -> Names:
 
 def falcon_names(spec: ModelSpec) -> Names:
     """q, k and v are one tensor; a second norm, where there is one, is attention's, and the first one then the FFN's."""
-    norms = {} if spec.shared_norm else {"attention_norm": "attn_norm_2.weight", "attention_norm_bias": "attn_norm_2.bias"}
-    own = LAYER | norms | {"ffn_norm": "attn_norm.weight", "ffn_norm_bias": "attn_norm.bias"}
-    q, k, v = spec.q_width, spec.q_width + spec.kv_width, spec.q_width + 2 * spec.kv_width
-    fused = {
-        f"layers.{{layer}}.{name}": Part("blk.{layer}.attn_qkv.weight", lambda spec, rows=rows: [rows], lambda spec: v)  # type: ignore[misc]
-        for name, rows in (("q", range(q)), ("k", range(q, k)), ("v", range(k, v)))
+    two = {"attention_norm": "attn_norm_2.weight", "attention_norm_bias": "attn_norm_2.bias"}
+    own = {"ffn_norm": "attn_norm.weight", "ffn_norm_bias": "attn_norm.bias"} | ({} if spec.shared_norm else two)
+    return WHOLE | _in_layers(LAYER | own, EXPERT) | _fused("weight", "") | _fused("bias", "_bias")
+
+
+def _fused(kind: str, suffix: str) -> dict[str, str | Part]:
+    name = f"blk.{{layer}}.attn_qkv.{kind}"
+    return {
+        f"layers.{{layer}}.q{suffix}": Part(name, lambda spec: [range(spec.q_width)], fused_height),
+        f"layers.{{layer}}.k{suffix}": Part(name, lambda spec: [range(spec.q_width, spec.q_width + spec.kv_width)], fused_height),
+        f"layers.{{layer}}.v{suffix}": Part(name, lambda spec: [range(spec.q_width + spec.kv_width, fused_height(spec))], fused_height),
     }
-    return WHOLE | _in_layers(own, EXPERT) | fused
+
+
+def opt_names(spec: ModelSpec) -> Names:
+    """Two rows of the table of positions come before the first one's."""
+    rows = Part(WHOLE["positions"], all_positions, lambda spec: spec.context + OFFSET)
+    return WHOLE | _in_layers(LAYER, EXPERT) | {"positions": rows}
 
 
 def _in_layers(layer: Mapping[str, str], expert: Mapping[str, str]) -> dict[str, str | Part]:

@@ -61,6 +61,14 @@ def turn(view: View) -> View:
     return replace(view, shape=view.shape[::-1], turned=True)
 
 
+def downs_turned(views: Mapping[str, View], hidden: int, neurons: int) -> dict[str, View]:
+    """The same, for files of SmallThinker: PowerInfer's converter can write the down projection turned without telling, so shapes tell."""
+    return {
+        name: turn(view) if ".ffn_down" in name and view.shape == (neurons, hidden) and neurons != hidden else view
+        for name, view in views.items()
+    }
+
+
 def paired(views: Mapping[str, View], heads: int, kv_heads: int) -> dict[str, View]:
     """The same, with what is known of LLaMA's queries and keys."""
     own = dict(views)

@@ -2,6 +2,7 @@
 
 import shutil
 import struct
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from safetensors.torch import save_file
 
 from models.bits import FormatName
 from models.checkpoint.gguf import read_gguf
+from models.checkpoint.gguf_config import ARCHITECTURES
 from models.checkpoint.gguf_source import open_gguf
 from models.checkpoint.safetensors import open_safetensors
 from models.errors import BadCheckpoint, BadConfig, MissingTensor
@@ -20,7 +22,8 @@ from models.pack import pack, packed
 from models.packed import PackedModel
 from tests.checkpoints import LLAMA_VARIANTS, make_llama
 from tests.conftest import CheckpointOf
-from tests.gguf_files import Raw, Style, convert, interleaved, load_folder, text_key
+from tests.families import make_changed
+from tests.gguf_files import PLAIN, Config, Raw, Style, convert, interleaved, load_folder, text_key
 from tests.models.running import dense, run_in_pieces
 from tests.models.test_parity import assert_equal_logits, expected, prompt
 
@@ -51,6 +54,56 @@ def test_llama(name: str, checkpoint_of: CheckpointOf, tmp_path: Path) -> None:
 def test_bamboo(powerinfer: bool, checkpoint_of: CheckpointOf, tmp_path: Path) -> None:
     path = convert(checkpoint_of("bamboo"), tmp_path / "model.gguf", "bamboo", Style(powerinfer=powerinfer))
     assert_logits_of(checkpoint_of("bamboo"), path, tmp_path / "packed")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A checkpoint of tests/families.py, or of these changes to one, as a file of `architecture`."""
+
+    architecture: str
+    name: str
+    changes: Config = field(default_factory=dict)
+    style: Style = PLAIN
+
+
+SPARSE = Style(powerinfer=True)
+LAYOUT: Config = {"num_hidden_layers": 6, "rope_layout": [0, 1, 1, 1, 0, 1], "sliding_window_layout": [0, 1, 1, 1, 0, 1]}
+ROWS = {
+    "mistral": Row("llama", "mistral"),
+    "mixtral": Row("llama", "mixtral"),
+    "falcon 7b": Row("falcon", "falcon_7b", style=SPARSE),
+    "falcon 7b of biases": Row("falcon", "falcon_7b_gelu"),
+    "falcon 40b": Row("falcon", "falcon_40b", style=SPARSE),
+    "falcon of one norm": Row("falcon", "falcon_one_norm", style=SPARSE),
+    "qwen2": Row("qwen2", "qwen2"),
+    "qwen3": Row("qwen3", "qwen3"),
+    "qwen3moe": Row("qwen3moe", "qwen3_moe_normalised"),
+    "qwen3moe that does not normalise": Row("qwen3moe", "qwen3_moe", style=Style(keys={"expert_weights_norm": False})),
+    "smallthinker": Row("smallthinker", "smallthinker", LAYOUT),
+    "smallthinker, turned": Row("smallthinker", "smallthinker", LAYOUT | {"moe_ffn_hidden_size": 96}, Style(transposed="ffn_down_exps")),
+    "smallthinker without windows": Row("smallthinker", "smallthinker_softmax", {"sliding_window_layout": [0, 0, 0]}),
+    "opt": Row("opt", "opt", style=SPARSE),
+    "opt, dense": Row("opt", "opt"),
+}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_every_architecture(name: str, checkpoint_of: CheckpointOf, tmp_path: Path) -> None:
+    row = ROWS[name]
+    folder = make_changed(tmp_path / row.name, row.name, row.changes) if row.changes else checkpoint_of(row.name)
+    path = convert(folder, tmp_path / "model.gguf", row.architecture, row.style)
+    assert_logits_of(folder, path, tmp_path / "packed")
+
+
+def test_the_table_covers_every_architecture() -> None:
+    assert {row.architecture for row in ROWS.values()} | {"bamboo"} == set(ARCHITECTURES)
+
+
+def test_experts_as_they_were_written_at_first(checkpoint_of: CheckpointOf, tmp_path: Path) -> None:
+    """A tensor of its own for every expert's matrix."""
+    path = convert(checkpoint_of("mixtral"), tmp_path / "model.gguf", "llama", Style(numbered_experts=True))
+    assert "blk.0.ffn_gate.3.weight" in read_gguf(path).tensors
+    assert_logits_of(checkpoint_of("mixtral"), path, tmp_path / "packed")
 
 
 def test_shards_are_one_model(checkpoint_of: CheckpointOf, tmp_path: Path) -> None:

@@ -8,22 +8,17 @@ and after some seconds of silence. Tokens per second are the server's own count,
 
 import argparse
 import json
-import re
 import statistics
-import subprocess
-import sys
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import psutil
 
+from benchmarks.process import serving
 from models.command import run
-from models.errors import ThermoclineError
 from models.paths import BUNDLED_NAME
 
-START = "import sys; from server.cli import main; sys.exit(main())"
 TOKENS = 200
 STREAMS = 5
 SETTLE_SECONDS = 0.5  # OpenMP's threads wait awake for some milliseconds, the connection closes
@@ -48,21 +43,6 @@ def benchmark(args: argparse.Namespace) -> int:
     found = {"busy_seconds": busy_seconds, "idle_seconds": args.seconds, "share_of_a_core": round(share, 5)}
     print(json.dumps({"benchmark": "idle", "model": args.model, **found, "streamed_per_second": round(speed, 1), "streamed_range": spread}))
     return 0
-
-
-@contextmanager
-def serving(model: str) -> Iterator[tuple[psutil.Process, str]]:
-    """A ready server and the address of its API."""
-    command = [sys.executable, "-c", START, "run", model, "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
-        assert process.stdout is not None
-        try:
-            url = next((match[1] for line in process.stdout if (match := re.search(r"ready at (\S+)\.", line))), None)
-            if url is None:
-                raise ThermoclineError(f"`server run {model}` ended before it was ready")
-            yield psutil.Process(process.pid), url
-        finally:
-            process.terminate()
 
 
 def streamed_per_second(url: str) -> float:

@@ -8,7 +8,7 @@ import pytest
 from benchmarks import abuse, process, serving
 from profiles.hardware import HardwareProfile, save_hardware
 from profiles.shelf import hardware_path
-from tests.checkpoints import make_variant
+from tests.families import make_variant
 from tests.placement.makers import CPU
 from tests.server.test_process import START
 

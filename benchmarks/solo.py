@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from benchmarks.wire import connected, post
 
-MARGIN = 0.1  # of log probability
+MARGIN = 0.02  # of log probability
 Verdict = Literal["equal", "near", "different"]
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gpu_ops.clock import GpuClock, timed_event
 from models.errors import BadValue
 from models.formats import Input
 
@@ -19,20 +20,24 @@ class Arriving:
 
     input: Input
     arrived: torch.cuda.Event | None
+    clock: GpuClock
 
     def wait(self) -> Input:
         """The input in host memory, complete; valid until the next one is sent down."""
         if self.arrived is not None:
-            self.arrived.synchronize()
+            self.clock.mark()  # all that can be queued is
+            with self.clock.waiting():
+                self.arrived.synchronize()
         return self.input
 
 
 class Staging:
-    """Room for [tokens, hidden] in both directions. On the CPU device nothing is copied."""
+    """Room for [tokens, hidden] in both directions. On the CPU device nothing is copied. What was sent down is waited for and sent up."""
 
     def __init__(self, device: torch.device, *, tokens: int, hidden: int) -> None:
         self.device, self.tokens, self.hidden = device, tokens, hidden
         pinned = device.type == "cuda"
+        self.clock = GpuClock(timed_event if pinned else None)
         room = tokens if pinned else 0
         self._values = torch.empty(room * hidden * 4, dtype=torch.uint8, pin_memory=pinned)
         self._scales = torch.empty(room * hidden, dtype=torch.float32, pin_memory=pinned)
@@ -41,13 +46,13 @@ class Staging:
     def send_down(self, x: Input) -> Arriving:
         """Queues the copy of `x` [T, H] to the host and returns at once."""
         if self.device.type != "cuda":
-            return Arriving(x, None)
+            return Arriving(x, None, self.clock)
         self._check_room(len(x))
         values = _into(self._values.view(x.values.dtype), x.values)
         scales = None if x.scales is None else _into(self._scales, x.scales)
         arrived = torch.cuda.Event()
         arrived.record(torch.cuda.current_stream(self.device))
-        return Arriving(Input(values, scales), arrived)
+        return Arriving(Input(values, scales), arrived, self.clock)
 
     def send_up(self, partial: Tensor) -> Tensor:
         """Queues the copy of `partial` float32 [T, H] to the device; what follows on its stream sees it."""
@@ -56,6 +61,7 @@ class Staging:
         self._check_room(len(partial))
         room = self._partial[: len(partial)]
         room.copy_(partial)
+        self.clock.mark()  # here is more
         return room.to(self.device, non_blocking=True)
 
     def _check_room(self, tokens: int) -> None:

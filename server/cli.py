@@ -87,6 +87,8 @@ def service_of(ready: Ready, bridge: Bridge, config: Config) -> Service:
         watch=ready.watch,
         chat=ready.chat,
         log_prompts=config.log_prompts,
+        plan=ready.plan,
+        held=ready.held,
     )
 
 

@@ -37,10 +37,19 @@ class StepFailed(Exception):
 class Meter(Protocol):
     """What a model that is split between two sides counts while it runs; totals that only grow."""
 
-    waiting_seconds: float  # the thread that calls it waited for the GPU
-    gpu_seconds: float
-    fired_hot: int  # neurons, in steps that were looked at
-    fired_cold: int
+    @property
+    def waiting_seconds(self) -> float:
+        """The thread that calls it waited for the GPU."""
+
+    @property
+    def gpu_seconds(self) -> float: ...
+
+    @property
+    def fired_hot(self) -> int:
+        """Neurons, in steps that were looked at."""
+
+    @property
+    def fired_cold(self) -> int: ...
 
 
 def nothing() -> None:

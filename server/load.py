@@ -39,6 +39,8 @@ from profiles.record import record
 from profiles.shelf import hardware_path, profile_of, profile_path
 from server.config import Config
 from server.engine import Engine
+from server.held import Held
+from server.meter import Clocked, SplitMeter
 from server.pace import Pace
 from server.scheduler import Scheduler
 from server.slots import Slots
@@ -60,6 +62,7 @@ NO_GPU = (
 class Ready:
     engine: Engine
     plan: Placement
+    held: Held
     manifest: Manifest
     tokenizer: Tokenizer
     watch: Watch
@@ -79,15 +82,21 @@ def load(config: Config) -> Ready:
     plan = known_plan(model.manifest, profile, hardware, config, vram_budget(config.vram_bytes, hardware, device))
     staging = Staging(device, tokens=config.prompt_chunk, hidden=model.manifest.spec.hidden)
     watch = Watch(Layout.of(plan))
-    forward, cache = load_model(model, profile, plan, staging, watch)
+    forward, cache, held = load_model(model, profile, plan, staging, watch)
     formats = model.manifest.formats
     cpu_ops.warm_up((formats.neurons, formats.spine, formats.embedding))
     pace = Pace(config.prompt_chunk, config.stall_ms / 1e3)
     warm_up(forward, min(config.prompt_chunk, plan.question.context), pace, device)
     release_threads()
     slots = Slots(config.slots, cache, keep_bytes(config.keep_bytes, plan))
-    engine = Engine(forward, Scheduler(slots, pace), plan.question.context, recover=partial(check_device, device))
-    return Ready(engine, plan, model.manifest, tokenizer, watch, chat)
+    engine = Engine(
+        Clocked(forward, staging.clock) if device.type == "cuda" else forward,
+        Scheduler(slots, pace),
+        plan.question.context,
+        meter=SplitMeter(staging.clock, forward.ffn),
+        recover=partial(check_device, device),
+    )
+    return Ready(engine, plan, held, model.manifest, tokenizer, watch, chat)
 
 
 def chat_template(asked: Path | None, tokenizer: Tokenizer, folder: Path) -> ChatTemplate | None:
@@ -171,8 +180,10 @@ def kept_plan(path: Path) -> Placement | None:
         return None
 
 
-def load_model(model: PackedModel, profile: FiringProfile, plan: Placement, staging: Staging, watch: Watch) -> tuple[Watched, KvCache]:
-    """The split model as one function from a step to logits, and its cache."""
+def load_model(
+    model: PackedModel, profile: FiringProfile, plan: Placement, staging: Staging, watch: Watch
+) -> tuple[Watched, KvCache, Held]:
+    """The split model as one function from a step to logits, its cache, and what was loaded where."""
     spec, device = model.manifest.spec, staging.device
     ops: Ops = gpu_ops if device.type == "cuda" else cpu_ops
     on_cpu = device.type == "cpu"
@@ -183,7 +194,8 @@ def load_model(model: PackedModel, profile: FiringProfile, plan: Placement, stag
     cache = KvCache(spec, slots=plan.question.slots, context=plan.question.context, device=device)
     watching = WatchingFfn(ffn, watch.layout)
     seen = Transformer(spec, spine, watching, ops, device=device)
-    return Watched(partial(transformer.forward, cache=cache), partial(seen.forward, cache=cache), watching, watch), cache
+    forward = Watched(partial(transformer.forward, cache=cache), partial(seen.forward, cache=cache), watching, watch)
+    return forward, cache, Held.count(spine, ffn.banks, cache, device)
 
 
 def load_banks(

@@ -4,8 +4,10 @@ from dataclasses import dataclass
 
 from models.chat import ChatTemplate
 from models.tokenizer import Tokenizer
+from placement.artefact import Placement
 from server.bridge import Bridge
 from server.grammars import Grammars
+from server.held import Held
 from server.watching import Watch
 
 
@@ -13,7 +15,7 @@ from server.watching import Watch
 class Service:
     """`context`: tokens that fit a slot. `vocab`: rows of the model's head. `expected_per_second`: the placement's prediction.
 
-    `chat` is None when the model has no chat template.
+    `chat` is None when the model has no chat template; `plan` and `held` are what was planned and what was loaded.
     """
 
     model: str
@@ -28,3 +30,5 @@ class Service:
     grammars: Grammars
     chat: ChatTemplate | None = None
     log_prompts: bool = False
+    plan: Placement | None = None
+    held: Held | None = None

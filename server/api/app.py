@@ -6,14 +6,14 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
-from server.api import chat, completions, errors, health, map, models, page, tokens
+from server.api import chat, completions, errors, health, map, metrics, models, page, props, tokens
 from server.api.bounds import USUAL, Bounds, Limits
 from server.api.documents import ERRORS
 from server.api.envelope import Envelope
 from server.api.keys import Keys
 from server.service import Service
 
-ROUTES = (completions, chat, tokens, models, health, map, page)
+ROUTES = (completions, chat, tokens, models, props, metrics, health, map, page)
 
 
 @dataclass(frozen=True, slots=True)

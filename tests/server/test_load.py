@@ -105,3 +105,18 @@ def test_a_hardware_file_of_an_older_version_is_measured_anew(config: Config, mo
     monkeypatch.setattr(server.load, "measure_hardware", lambda: measured)
     load(config)
     assert load_hardware(hardware_path()) == measured
+
+
+def test_what_is_held_is_what_was_planned(config: Config) -> None:
+    """Bytes of the tensors themselves, beside the lines of the plan."""
+    ready = load(config)
+    lines = {line.name: line.bytes for line in ready.plan.ram.lines}
+    assert ready.held.hot == ready.plan.hot
+    assert ready.held.device == "cpu"
+    assert (ready.held.cold_bytes, ready.held.hot_bytes) == (lines["cold neurons"], 0)
+    assert ready.held.kv_bytes == lines["KV cache"]
+    assert ready.held.spine_bytes == lines["spine"]
+    assert ready.engine.numbers.gpu_seconds == 0
+    written(ready, ready.tokenizer)
+    assert ready.engine.numbers.cpu_seconds > 0
+    assert ready.engine.numbers.waiting_seconds == 0

@@ -1,0 +1,104 @@
+"""/props and /metrics: what the server is and does, the plan beside what is measured."""
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from models.tokenizer import Tokenizer
+from server.api.app import build_app
+from server.held import Held
+from server.service import Service
+from tests.server.api.asking import ask, client_of
+from tests.server.fakes import GatedModel, MemoryModel, running_service
+
+HELD = Held(device="cpu", spine_bytes=100, hot_bytes=30, cold_bytes=70, kv_bytes=10, hot=(2, 1, 0, 4))
+
+
+@pytest.fixture(scope="module")
+def service(tokenizer: Tokenizer) -> Iterator[Service]:
+    with running_service(tokenizer, MemoryModel(), slots=3) as service:
+        yield replace(service, held=HELD)
+
+
+def metrics(service: Service) -> dict[str, float]:
+    """'name{label=value}' -> value, read by the library of those who scrape."""
+    answer = ask(build_app(service), "GET", "/metrics")
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith("text/plain")
+    families = list(text_string_to_metric_families(answer.text))
+    assert all(family.documentation for family in families)
+    return {
+        sample.name + "".join(f"{{{label}={value}}}" for label, value in sample.labels.items()): sample.value
+        for family in families
+        for sample in family.samples
+    }
+
+
+def test_counters_are_the_sums_of_what_answers_said(service: Service) -> None:
+    before = metrics(service)
+    app = build_app(service)
+    bodies: list[dict[str, Any]] = [
+        {"prompt": "one", "max_tokens": 3},
+        {"prompt": ["two", "three"], "n": 2, "max_tokens": 5, "stream": False},
+        {"prompt": "one", "max_tokens": 4},
+    ]
+    answers = [ask(app, "POST", "/v1/completions", json=body).json() for body in bodies]
+    grown = {name: value - before.get(name, 0) for name, value in metrics(service).items()}
+    assert grown["thermocline_tokens_written_total"] == sum(answer["usage"]["completion_tokens"] for answer in answers) == 27
+    read, cached = sum(answer["timings"]["prompt_n"] for answer in answers), sum(answer["timings"]["cache_n"] for answer in answers)
+    assert grown["thermocline_prompt_tokens_total"] == read
+    assert grown["thermocline_prompt_tokens_cached_total"] == cached > 0
+    assert grown["thermocline_choices_finished_total{reason=length}"] == 6
+    assert grown["thermocline_choices_finished_total{reason=failed}"] == 0
+    steps, sides = ["prompt", "decode"], ["cpu", "waiting"]
+    in_steps = sum(grown[f"thermocline_step_seconds_total{{kind={kind}}}"] for kind in steps)
+    assert sum(grown[f"thermocline_side_seconds_total{{side={side}}}"] for side in sides) == pytest.approx(in_steps)
+
+
+def test_the_plan_stands_beside_what_is_measured(service: Service) -> None:
+    ask(build_app(service), "POST", "/v1/completions", json={"prompt": "x", "max_tokens": 3})
+    found, shown = metrics(service), ask(build_app(service), "GET", "/props").json()
+    assert found["thermocline_sequence_tokens_per_second{source=planned}"] == 42.0
+    assert found["thermocline_sequence_tokens_per_second{source=measured}"] > 0
+    assert found["thermocline_hot_neurons{source=measured}"] == 7
+    placement = shown["placement"]
+    assert placement["planned"] is None
+    assert placement["measured"]["hot_neurons"] == [2, 1, 0, 4]
+    assert placement["measured"]["tokens_per_second"] > 0
+    assert placement["measured"]["seconds"]["cpu"] > 0
+    assert placement["measured"]["vram_bytes"] is None
+    assert placement["measured"]["ram_bytes"].items() >= {"spine": 100, "KV cache": 10, "cold neurons": 70}.items()
+    assert placement["measured"]["ram_bytes"]["in all"] > 10**7
+    assert (shown["model"], shown["context"], shown["total_slots"], shown["chat"]) == ("fake", 64, 3, False)
+    assert shown["cache"]["prompt_tokens"] == found["thermocline_prompt_tokens_total"]
+
+
+def test_busy_slots_and_the_queue_are_seen_and_go_back_to_nothing(tokenizer: Tokenizer) -> None:
+    model = GatedModel()
+
+    async def story(service: Service) -> tuple[dict[str, Any], dict[str, Any]]:
+        async with client_of(build_app(service)) as client:
+            taken = [asyncio.create_task(client.post("/v1/completions", json={"prompt": "x", "max_tokens": 2})) for _ in range(3)]
+            await asyncio.to_thread(model.entered.acquire)
+            while (await client.get("/health")).json()["unfinished"] < 3:
+                pass
+            model.gate.release()
+            await asyncio.to_thread(model.entered.acquire)  # a step after all three have come
+            during = await slots(client)
+            model.gate.release(1000)
+            await asyncio.gather(*taken)
+            return during, await slots(client)
+
+    async def slots(client: httpx.AsyncClient) -> dict[str, Any]:
+        found: dict[str, Any] = (await client.get("/props")).json()["slots"]
+        return found
+
+    with running_service(tokenizer, model, slots=1, queue_size=4) as service:
+        during, after = asyncio.run(story(service))
+    assert during == {"total": 1, "busy": 1, "waiting": 2, "unfinished": 3}
+    assert after == {"total": 1, "busy": 0, "waiting": 0, "unfinished": 0}

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from models.bits import BITS, GROUP, FormatName
 
-BLOCK_WEIGHTS = 1 << 18  # encoded at a time, so that a dozen passes over them find them in the last-level cache
+BLOCK_WEIGHTS = 1 << 17  # encoded at a time, so that a dozen passes over them find them in the second-level cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +81,34 @@ class Format(ABC):
 
 def row_blocks(rows: Tensor) -> Iterator[slice]:
     """Slices of `rows` [n, k] of about BLOCK_WEIGHTS weights."""
-    step = max(1, BLOCK_WEIGHTS // max(1, rows.shape[1]))
+    step = block_rows(rows)
     return (slice(first, first + step) for first in range(0, len(rows), step))
+
+
+def block_rows(rows: Tensor) -> int:
+    return max(1, BLOCK_WEIGHTS // max(1, rows.shape[1]))
+
+
+class Workspace:
+    """Memory that the blocks of one `encode` share: fresh memory for each would be paged in again and again, half of the time."""
+
+    def __init__(self, rows: Tensor) -> None:
+        size = min(len(rows), block_rows(rows)) * rows.shape[1]
+        self._floats, self._doubles, self._words = (
+            rows.new_empty(size, dtype=kind) for kind in (torch.float32, torch.float64, torch.int16)
+        )
+
+    def floats(self, block: Tensor) -> Tensor:
+        """float32 copy of a block."""
+        return self._floats[: block.numel()].view(block.shape).copy_(block)
+
+    def doubles(self, block: Tensor) -> Tensor:
+        """float64 copy of a block."""
+        return self._doubles[: block.numel()].view(block.shape).copy_(block)
+
+    def words(self, block: Tensor) -> Tensor:
+        """int16 copy of a block, rounded towards zero: four times as fast as straight to bytes."""
+        return self._words[: block.numel()].view(block.shape).copy_(block)
 
 
 def quantise_input(x: Tensor) -> Input:

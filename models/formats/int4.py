@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from models.bits import GROUP
-from models.formats.base import Format, Input, quantise_input, row_blocks
+from models.formats.base import Format, Input, Workspace, quantise_input, row_blocks
 
 _HALF = GROUP // 2
 
@@ -20,13 +20,14 @@ class Int4(Format):
 
     def encode(self, rows: Tensor) -> tuple[Tensor, ...]:
         packed, scales = self.empty_planes(rows)
+        room = Workspace(rows)
         for block in row_blocks(rows):
-            grouped = rows[block].float().unflatten(-1, (-1, GROUP))
+            grouped = room.floats(rows[block]).unflatten(-1, (-1, GROUP))
             steps = _extremes(grouped) / -8.0
             scales[block] = steps
             inverse = torch.where(steps != 0, 1.0 / steps, 0.0)
-            exact = grouped.double().mul_(inverse.double().unsqueeze(-1)).add_(8.5).clamp_(0, 15)  # as the gguf package does
-            quants = exact.to(torch.int16)  # towards zero; four times as fast as straight to uint8
+            exact = room.doubles(grouped).mul_(inverse.double().unsqueeze(-1)).add_(8.5).clamp_(0, 15)  # as the gguf package does
+            quants = room.words(exact)
             packed[block] = quants[..., :_HALF].add_(quants[..., _HALF:], alpha=16).flatten(-2)
         return packed, scales
 

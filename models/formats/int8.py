@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from models.bits import GROUP
-from models.formats.base import Format, Input, quantise_input, row_blocks
+from models.formats.base import Format, Input, Workspace, quantise_input, row_blocks
 
 
 class Int8(Format):
@@ -18,13 +18,14 @@ class Int8(Format):
 
     def encode(self, rows: Tensor) -> tuple[Tensor, ...]:
         quants, scales = self.empty_planes(rows)
+        room = Workspace(rows)
         for block in row_blocks(rows):
-            grouped = rows[block].float().unflatten(-1, (-1, GROUP))
-            steps = grouped.abs().amax(-1) / 127.0
+            grouped = room.floats(rows[block]).unflatten(-1, (-1, GROUP))
+            steps = torch.maximum(grouped.amax(-1), -grouped.amin(-1)) / 127.0
             scales[block] = steps
-            scaled = grouped * torch.where(steps > 0, 1.0 / steps, 0.0).unsqueeze(-1)
-            scaled.add_(scaled.sign(), alpha=0.5)  # and towards zero: half away from zero, as C's roundf
-            quants[block] = scaled.to(torch.int16).flatten(-2)
+            scaled = grouped.mul_(torch.where(steps > 0, 1.0 / steps, 0.0).unsqueeze(-1))
+            scaled.add_(torch.sign(scaled), alpha=0.5)  # and towards zero: half away from zero, as C's roundf
+            quants[block] = room.words(scaled).flatten(-2)
         return quants, scales
 
     def decode(self, planes: tuple[Tensor, ...]) -> Tensor:

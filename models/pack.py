@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+import tokenizers
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -34,13 +35,15 @@ from models.layout import (
 )
 from models.library import LOCK_FILE, check_asked_format, find, is_packed, shelf
 from models.manifest import REMEDY, VERSION, Formats, Manifest, Sizes, StoredTensor, computed_sizes
+from models.older_tokenizer import read_older
 from models.packed import PackedModel
 from models.paths import check_disk, whole_file
 from models.reading import in_parallel
 from models.rows import Rows
+from models.tokenizer import TOKENIZER_FILE
 
 CHUNK_WEIGHTS = 1 << 19  # weights read and encoded by one thread at a time; a few such chunks wait to be written
-CARRIED = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "config.json", "generation_config.json")
+CARRIED = (TOKENIZER_FILE, "tokenizer_config.json", "chat_template.jinja", "config.json", "generation_config.json")
 LAYOUT_FILE = "layout-version"
 MOST_NAME = 50  # characters of a source folder that a packed one is named after: a file name has 255 bytes
 
@@ -69,7 +72,7 @@ def pack(checkpoint: Checkpoint, target: Path, name: FormatName, *, quiet: bool 
     """Writes `target`. DoesNotFit when the disk is too small, before anything is written or when it fills."""
     check_format(checkpoint.spec, name)
     sizes = computed_sizes(checkpoint.spec, Formats.of(name))
-    draft = _manifest(checkpoint, name, sizes, {})
+    draft, older = _manifest(checkpoint, name, sizes, {}), older_tokenizer(checkpoint.folder)
     target.mkdir(parents=True, exist_ok=True)
     with only_packer(target), single_threaded_torch():
         if is_packed(target):
@@ -87,6 +90,9 @@ def pack(checkpoint: Checkpoint, target: Path, name: FormatName, *, quiet: bool 
             if (checkpoint.folder / carried).is_file():
                 with whole_file(target / carried) as part:
                     shutil.copyfile(checkpoint.folder / carried, part)
+        if older is not None:
+            with whole_file(target / TOKENIZER_FILE) as part:
+                older.save(str(part))
         manifest = _manifest(checkpoint, name, counted_sizes(target, draft, stored), stored)
         with whole_file(target / MANIFEST_FILE) as part:
             part.write_text(manifest.model_dump_json(indent=1) + "\n")
@@ -103,6 +109,11 @@ def _manifest(checkpoint: Checkpoint, name: FormatName, sizes: Sizes, spine: dic
         sizes=sizes,
         spine=spine,
     )
+
+
+def older_tokenizer(folder: Path) -> tokenizers.Tokenizer | None:
+    """The tokenizer of a folder that has one, but no tokenizer.json to carry along."""
+    return None if (folder / TOKENIZER_FILE).is_file() else read_older(folder)
 
 
 @contextmanager

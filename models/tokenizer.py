@@ -1,6 +1,5 @@
 """Text to token ids and back, through `tokenizers`. Knows which tokens end a text; knows no models."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +8,10 @@ from typing import Any
 import tokenizers
 
 from models.errors import BadCheckpoint
+from models.foreign_json import read_json
+from models.older_tokenizer import MERGES, PIECES, VOCAB, read_older
+
+TOKENIZER_FILE = "tokenizer.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,23 +25,17 @@ class Tokenizer:
 
     @classmethod
     def open(cls, folder: Path, vocab: int | None = None) -> "Tokenizer":
-        """`tokenizer.json`, with `tokenizer_config.json` beside it if there is one; BadCheckpoint says what is wrong.
+        """`tokenizer.json`, or what older repositories have, and `tokenizer_config.json`; BadCheckpoint says what is wrong.
 
         With `vocab`, the rows of the model's embedding, a tokenizer that gives other ids is refused.
         """
-        path = folder / "tokenizer.json"
-        if not path.is_file():
-            raise BadCheckpoint(folder, "has no tokenizer.json")
-        try:
-            core = tokenizers.Tokenizer.from_file(str(path))
-        except Exception as error:  # the library raises bare Exception
-            raise BadCheckpoint(path, f"cannot be read: {error}") from None
+        path, core = folder / TOKENIZER_FILE, read_core(folder)
         largest = max(core.get_vocab(with_added_tokens=True).values(), default=0)
         if vocab is not None and largest >= vocab:
             raise BadCheckpoint(path, f"gives token ids up to {largest}, but the model knows only {vocab} tokens")
         core.no_truncation()
         core.no_padding()
-        settings = _read_settings(folder / "tokenizer_config.json")
+        settings = read_json(folder / "tokenizer_config.json")
         bos = _content(settings.get("bos_token")) if settings.get("add_bos_token") else None
         return cls(core, None if bos is None else core.token_to_id(bos), _read_template(folder, settings), _specials(settings))
 
@@ -67,14 +64,18 @@ class Tokenizer:
         return str(self.core.decode([token], skip_special_tokens=False))
 
 
-def _read_settings(path: Path) -> dict[str, Any]:
+def read_core(folder: Path) -> tokenizers.Tokenizer:
+    """The pipeline of a folder, whatever files it is kept in."""
+    path = folder / TOKENIZER_FILE
+    if not path.is_file():
+        older = read_older(folder)
+        if older is None:
+            raise BadCheckpoint(folder, f"has no {TOKENIZER_FILE}, no {PIECES}, and no {VOCAB} with {MERGES}")
+        return older
     try:
-        settings = json.loads(path.read_bytes()) if path.is_file() else {}
-    except (ValueError, RecursionError) as error:
-        raise BadCheckpoint(path, f"is not JSON: {error}") from None
-    if not isinstance(settings, dict):
-        raise BadCheckpoint(path, "is not a JSON object")
-    return settings
+        return tokenizers.Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises bare Exception
+        raise BadCheckpoint(path, f"cannot be read: {error}") from None
 
 
 def _read_template(folder: Path, settings: Mapping[str, Any]) -> str | None:

@@ -17,6 +17,8 @@ from models.manifest import Manifest
 from models.pack import packed
 from models.params import Activity, activity_at, every_neuron, parts_of, table
 from models.paths import BUNDLED_NAME
+from models.predictor_folder import open_predictor_folder
+from models.predictors import HEADER, pack_predictors
 from models.show import format_count, shown
 from models.units import format_bytes
 
@@ -47,6 +49,7 @@ def build_parser() -> Parser:
     pack = commands.add_parser("pack", help="turn a checkpoint into neuron-major storage (other commands do it by themselves)")
     pack.add_argument("model", nargs="?", default=BUNDLED_NAME, metavar="MODEL", help="a folder with config.json and safetensors files")
     pack.add_argument("--format", choices=FORMAT_NAMES, help=f"how weights are stored (default: {DEFAULT_FORMAT})")
+    pack.add_argument("--predictors", type=Path, metavar="FOLDER", help="PowerInfer's model_0.pt, …, packed beside the model")
     commands.add_parser("list", help="show what was packed, with sizes")
     show = commands.add_parser("show", help="say what a model is: its shape, its bytes, what is sparse in it, what is missing")
     show.add_argument("model", nargs="?", default=BUNDLED_NAME, metavar="MODEL", help="a model folder; config.json alone will do")
@@ -62,6 +65,8 @@ def build_parser() -> Parser:
 
 def pack_command(args: argparse.Namespace) -> int:
     model = packed(args.model, args.format)
+    if args.predictors is not None:
+        pack_predictors(model, open_predictor_folder(args.predictors, model.manifest.spec))
     print(f"{model.folder.name}: {describe(model.manifest)}\n{model.folder}")
     return 0
 
@@ -90,10 +95,15 @@ def show_command(recorded: Recorded, args: argparse.Namespace) -> int:
     manifest = known_manifest(args.model)
     print(
         "\n".join(
-            shown(manifest, recorded(manifest, None), predictors=manifest.spec.predictors is not None, packed=is_packed(find(args.model)))
+            shown(manifest, recorded(manifest, None), predictors=has_predictors(args.model, manifest), packed=is_packed(find(args.model)))
         )
     )
     return 0
+
+
+def has_predictors(model: str, manifest: Manifest) -> bool:
+    """Whether there are any that selection can use: in the checkpoint, and no mask, or packed beside it."""
+    return (manifest.spec.predictors is not None and not manifest.spec.masked) or (find(model) / HEADER).is_file()
 
 
 def params_command(recorded: Recorded, args: argparse.Namespace) -> int:

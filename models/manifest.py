@@ -58,6 +58,10 @@ class StoredTensor(BaseModel):
     width: int = Field(gt=0)
     offset: int = Field(ge=0)
 
+    @property
+    def nbytes(self) -> int:
+        return self.rows * BITS[self.format].row_bytes(self.width)
+
 
 class Manifest(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")

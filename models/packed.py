@@ -11,7 +11,6 @@ from torch import Tensor
 
 from models.arena import allocate
 from models.bank import NeuronBank
-from models.bits import BITS
 from models.errors import BadArtefact
 from models.layout import (
     INWARD,
@@ -26,7 +25,7 @@ from models.layout import (
     layer_file,
     spine_tensors,
 )
-from models.manifest import REMEDY, Manifest, StoredTensor, computed_sizes, load_manifest
+from models.manifest import REMEDY, Manifest, computed_sizes, load_manifest
 from models.predictor import ABOVE_ZERO, Predictor
 from models.reading import Span, contiguous, in_parallel, opened, read, scattered
 from models.rows import Rows
@@ -45,7 +44,7 @@ class PackedModel:
         """Reads the manifest and checks that every file has its size; BadArtefact says which does not."""
         manifest = load_manifest(folder / MANIFEST_FILE)
         check_agrees(manifest, folder / MANIFEST_FILE)
-        spine_end = max((stored.offset + _nbytes(stored) for stored in manifest.spine.values()), default=0)
+        spine_end = max((stored.offset + stored.nbytes for stored in manifest.spine.values()), default=0)
         wanted = {SPINE_FILE: spine_end} | {layer_file(layer): layer_bytes(manifest) for layer in range(manifest.spec.n_layers)}
         for name, count in wanted.items():
             path = folder / name
@@ -90,7 +89,7 @@ class PackedModel:
 
     def _rows(self, descriptor: int, device: torch.device | str, take: Allocate, name: str) -> Rows:
         stored = self.manifest.spine[name]
-        data = take(_nbytes(stored))
+        data = take(stored.nbytes)
         read(descriptor, [contiguous(stored.offset, data)])
         return Rows.view(stored.format, stored.width, data.view(stored.rows, -1).to(device))
 
@@ -212,7 +211,3 @@ def _vector(tensors: Mapping[str, Rows], name: str) -> Tensor:
 
 def _optional(tensors: Mapping[str, Rows], name: str) -> Tensor | None:
     return _vector(tensors, name) if name in tensors else None
-
-
-def _nbytes(stored: StoredTensor) -> int:
-    return stored.rows * BITS[stored.format].row_bytes(stored.width)

@@ -34,10 +34,11 @@ class Question(BaseModel):
     ram_bytes: int = Field(gt=0)
     context: int = Field(gt=0)
     slots: int = Field(gt=0)
+    predictor_bytes: int = Field(ge=0, default=0)  # of predictors that selection uses; 0 for exact selection
 
     @property
     def demand(self) -> Demand:
-        return Demand(self.context, self.slots, self.vram_bytes, self.ram_bytes)
+        return Demand(self.context, self.slots, self.vram_bytes, self.ram_bytes, self.predictor_bytes)
 
 
 class Expected(BaseModel):

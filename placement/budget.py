@@ -62,6 +62,7 @@ class Demand:
     slots: int
     vram_bytes: int | None
     ram_bytes: int
+    predictor_bytes: int = 0  # of predictors that selection uses; they stay in CPU memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +100,7 @@ def spine_lines(manifest: Manifest, demand: Demand) -> list[Line]:
         Line(name="spine", bytes=manifest.spine_bytes),
         Line(name="KV cache", bytes=manifest.spec.kv_bytes_per_token() * demand.context * demand.slots),
         Line(name="workspace", bytes=workspace_bytes(manifest.spec, demand.context, demand.slots, tile)),
-        Line(name="predictors", bytes=mask_bytes(manifest)),
+        Line(name="predictors", bytes=mask_bytes(manifest) + (demand.predictor_bytes if demand.vram_bytes is None else 0)),
     ]
 
 
@@ -109,8 +110,9 @@ def cpu_lines(manifest: Manifest, demand: Demand) -> list[Line]:
         return spine_lines(manifest, demand)
     pinned = 2 * STATE_BYTES * (PROMPT_CHUNK + demand.slots) * manifest.spec.hidden  # a step's input, and its partial sum
     workspace = workspace_bytes(manifest.spec, 0, demand.slots, CPU_TILE)  # attention stays on the GPU
-    masks = [Line(name="predictors", bytes=mask_bytes(manifest))] if manifest.spec.masked else []
-    return [Line(name="workspace", bytes=workspace), Line(name="pinned buffers", bytes=pinned), *masks]
+    predictors = mask_bytes(manifest) + demand.predictor_bytes
+    named = [Line(name="predictors", bytes=predictors)] if predictors else []
+    return [Line(name="workspace", bytes=workspace), Line(name="pinned buffers", bytes=pinned), *named]
 
 
 def mask_bytes(manifest: Manifest) -> int:

@@ -28,6 +28,7 @@ def ask(
     ram_bytes: int,
     context: int,
     slots: int,
+    predictor_bytes: int = 0,
 ) -> Question:
     """The question these make. `vram_bytes` None is all the card has; without a card it is None, whatever was given."""
     card_bytes = None if hardware.gpu is None else vram_bytes if vram_bytes is not None else hardware.gpu.vram_bytes
@@ -41,6 +42,7 @@ def ask(
         ram_bytes=ram_bytes,
         context=context,
         slots=slots,
+        predictor_bytes=predictor_bytes,
     )
 
 

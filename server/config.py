@@ -10,6 +10,7 @@ from typing import Any
 
 from models.bits import FormatName
 from models.errors import BadArtefact, BadValue
+from models.selection import Selection
 from placement.budget import PROMPT_CHUNK
 from server.settings import BY_NAME, SETTINGS, Setting
 
@@ -44,11 +45,15 @@ class Config:
     cors_origins: tuple[str, ...] = ()
     log_format: str = "text"
     log_prompts: bool = False
+    selection: Selection = "exact"
+    predictors: Path | None = None  # a folder of PowerInfer's, to pack beside the model
 
     def __post_init__(self) -> None:
         if not self.slots <= self.prompt_chunk <= PROMPT_CHUNK:
             why = f"must be between --slots, which is {self.slots}, and {PROMPT_CHUNK}, for which the plan keeps memory"
             raise BadValue("--max-prompt-chunk", self.prompt_chunk, why)
+        if self.predictors is not None and self.selection != "predictor":
+            raise BadValue("--predictors", str(self.predictors), "is used by --selection predictor only")
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,12 +17,14 @@ from cpu_ops.topology import release_threads, set_threads
 from gpu_ops.transfer import Staging
 from models.arena import Arena, neurons_room, spine_room
 from models.chat import ChatTemplate
-from models.errors import BadArtefact, BadCheckpoint
+from models.errors import BadArtefact, BadCheckpoint, BadValue
 from models.kv_cache import KvCache
 from models.manifest import Manifest
 from models.ops import Ops
 from models.pack import packed
 from models.packed import Allocate, PackedModel
+from models.predictor_folder import open_predictor_folder
+from models.predictors import Available, available, pack_predictors
 from models.reading import in_parallel
 from models.step import Step
 from models.tokenizer import Tokenizer
@@ -78,11 +80,12 @@ def load(config: Config) -> Ready:
     model = packed(config.model, config.format)
     tokenizer = Tokenizer.open(model.folder, model.manifest.spec.vocab)
     chat = chat_template(config.chat_template, tokenizer, model.folder)
+    predictors = chosen_predictors(model, config)
     hardware, profile = known_hardware(device), known_profile(model, tokenizer, device)
-    plan = known_plan(model.manifest, profile, hardware, config, vram_budget(config.vram_bytes, hardware, device))
+    plan = known_plan(model.manifest, profile, hardware, config, vram_budget(config.vram_bytes, hardware, device), predictors)
     staging = Staging(device, tokens=config.prompt_chunk, hidden=model.manifest.spec.hidden)
     watch = Watch(Layout.of(plan))
-    forward, cache, held = load_model(model, profile, plan, staging, watch)
+    forward, cache, held = load_model(model, profile, plan, staging, watch, predictors)
     formats = model.manifest.formats
     cpu_ops.warm_up((formats.neurons, formats.spine, formats.embedding))
     pace = Pace(config.prompt_chunk, config.stall_ms / 1e3)
@@ -152,7 +155,27 @@ def vram_budget(asked_bytes: int | None, hardware: HardwareProfile, device: torc
     return asked_bytes or torch.cuda.mem_get_info(device)[0] // VRAM_STEP * VRAM_STEP
 
 
-def known_plan(manifest: Manifest, profile: FiringProfile, hardware: HardwareProfile, config: Config, vram_bytes: int | None) -> Placement:
+def chosen_predictors(model: PackedModel, config: Config) -> Available | None:
+    """What `--selection predictor` uses, packed now when a folder is given; None for exact selection. BadValue when there is none."""
+    if config.selection == "exact":
+        return None
+    if config.predictors is not None:
+        pack_predictors(model, open_predictor_folder(config.predictors, model.manifest.spec))
+    found = available(model)
+    if found is None:
+        why = "part of the model, and always used" if model.manifest.spec.masked else "not there; name a folder of them with --predictors"
+        raise BadValue("--selection", config.selection, f"cannot be chosen: predictors of {model.manifest.name} are {why}")
+    return found
+
+
+def known_plan(
+    manifest: Manifest,
+    profile: FiringProfile,
+    hardware: HardwareProfile,
+    config: Config,
+    vram_bytes: int | None,
+    predictors: Available | None = None,
+) -> Placement:
     """The plan kept for exactly this question, else a new one. DoesNotFit says what is missing."""
     question = ask(
         manifest,
@@ -162,6 +185,7 @@ def known_plan(manifest: Manifest, profile: FiringProfile, hardware: HardwarePro
         ram_bytes=config.ram_bytes or hardware.cpu.ram_bytes,
         context=chosen_context(config.context, manifest.spec.context),
         slots=config.slots,
+        predictor_bytes=0 if predictors is None else predictors.nbytes,
     )
     path = default_path(question)
     kept = kept_plan(path)
@@ -181,14 +205,14 @@ def kept_plan(path: Path) -> Placement | None:
 
 
 def load_model(
-    model: PackedModel, profile: FiringProfile, plan: Placement, staging: Staging, watch: Watch
+    model: PackedModel, profile: FiringProfile, plan: Placement, staging: Staging, watch: Watch, predictors: Available | None = None
 ) -> tuple[Watched, KvCache, Held]:
     """The split model as one function from a step to logits, its cache, and what was loaded where."""
     spec, device = model.manifest.spec, staging.device
     ops: Ops = gpu_ops if device.type == "cuda" else cpu_ops
     on_cpu = device.type == "cpu"
     arena = Arena(neurons_room(model.manifest, plan.hot) + (spine_room(model.manifest) if on_cpu else 0))
-    ffn = SplitFfn(spec.rule, load_banks(model, profile, plan, device, arena.take), staging)
+    ffn = SplitFfn(spec.rule, load_banks(model, profile, plan, device, arena.take, predictors), staging)
     spine = model.load_spine(device, arena.take) if on_cpu else model.load_spine(device)
     transformer = Transformer(spec, spine, ffn, ops, device=device, repeat=cpu_ops.replayed if ffn.repeats else None)
     cache = KvCache(spec, slots=plan.question.slots, context=plan.question.context, device=device)
@@ -199,14 +223,23 @@ def load_model(
 
 
 def load_banks(
-    model: PackedModel, profile: FiringProfile, plan: Placement, device: torch.device, allocate: Allocate
+    model: PackedModel,
+    profile: FiringProfile,
+    plan: Placement,
+    device: torch.device,
+    allocate: Allocate,
+    predictors: Available | None = None,
 ) -> list[list[SplitBank]]:
-    """[L][E]: each bank in the profile's order, its first `plan.hot` neurons on `device`."""
+    """[L][E]: each bank in the profile's order, its first `plan.hot` neurons on `device`; for the others, what predicts them."""
     order, spec = torch.from_numpy(profile.order), model.manifest.spec
 
     def load_layer(layer: int) -> list[SplitBank]:
         banks = slice(layer * spec.n_experts, (layer + 1) * spec.n_experts)
-        return [SplitBank(hot, cold) for hot, cold in model.load_banks(layer, order[banks], plan.hot[banks], device, allocate)]
+        parted = model.load_banks(layer, order[banks], plan.hot[banks], device, allocate)
+        if predictors is None:
+            return [SplitBank(hot, cold) for hot, cold in parted]
+        naming = [one[own[len(hot) :]] for one, own, (hot, _) in zip(predictors.load(layer), order[banks], parted, strict=True)]
+        return [SplitBank(hot, cold, predictor) for (hot, cold), predictor in zip(parted, naming, strict=True)]
 
     return list(tqdm(in_parallel(load_layer, range(spec.n_layers)), "loading", total=spec.n_layers, unit=" layers"))
 

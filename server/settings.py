@@ -10,6 +10,7 @@ from models.arguments import count, size
 from models.bits import FORMAT_NAMES
 from models.errors import BadValue
 from models.paths import BUNDLED_NAME
+from models.selection import SELECTIONS
 from placement.budget import DEFAULT_CONTEXT, DEFAULT_SLOTS, PROMPT_CHUNK
 
 Reader = Callable[[str], Callable[[str], Any]]  # the name to complain by -> text -> value
@@ -91,6 +92,8 @@ def yes_or_no(name: str) -> Callable[[str], bool]:
 SETTINGS = (
     Setting("model", "model", MODEL, word, "a model folder; default: the bundled model", BUNDLED_NAME, "MODEL"),
     Setting("format", "format", MODEL, one_of(*FORMAT_NAMES), f"of weights: {', '.join(FORMAT_NAMES)}; default: as packed, else bf16"),
+    Setting("selection", "selection", MODEL, one_of(*SELECTIONS), f"of neurons: {', '.join(SELECTIONS)}; default: {{default}}", "exact"),
+    Setting("predictors", "predictors", MODEL, file, "PowerInfer's model_0.pt, …, kept once they were given", metavar="FOLDER"),
     Setting("chat-template", "chat_template", MODEL, file, "Jinja, for /v1/chat/completions; default: the model's own", metavar="FILE"),
     Setting("threads", "threads", MODEL, count, "of the CPU; default: one per physical core", metavar="N"),
     Setting("vram", "vram_bytes", MEMORY, size, "of the card, like 8GB or 7.5GiB; default: all it has", metavar="SIZE"),

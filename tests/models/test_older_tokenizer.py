@@ -105,7 +105,7 @@ def test_a_sentencepiece_model_gives_the_ids_of_sentencepiece(kind: str, tmp_pat
         assert tokenizer.encode(text) == [1, *reference.encode(text)]
 
 
-@given(st.text(alphabet=st.one_of(st.sampled_from(" \u3000\u2581\nabeént.1"), st.characters()), max_size=24))
+@given(st.text(alphabet=st.one_of(st.sampled_from(" \u3000\u2581\nabeént.1"), st.characters(codec="utf-8")), max_size=24))
 @settings(max_examples=300, deadline=None)
 def test_any_text_at_all(text: str) -> None:
     for kind in ("llama", "unigram"):

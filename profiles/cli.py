@@ -19,6 +19,7 @@ from models.tokenizer import Tokenizer
 from profiles.corpus import DEFAULT_TOKENS, Text, read_files, read_standard_library
 from profiles.firing import FiringProfile, load_profile, save_profile
 from profiles.hardware import save_hardware
+from profiles.others import Others, warning
 from profiles.picture import draw
 from profiles.probe import described, measure_hardware
 from profiles.record import record
@@ -102,9 +103,11 @@ def hardware_command(args: argparse.Namespace) -> int:
     if args.output is not None:
         check_writable("--output", args.output)
     path = args.output or hardware_path()
+    others = Others.beginning()
     profile = measure_hardware()
+    disturbed = warning(others.share())
     save_hardware(profile, path)
-    print(f"{described(profile)}\n\n{path}")
+    print("\n\n".join([described(profile), *([disturbed] if disturbed else []), str(path)]))
     return 0
 
 

@@ -36,6 +36,7 @@ from placement.plan import answer, ask
 from profiles.corpus import read_standard_library
 from profiles.firing import FiringProfile, save_profile
 from profiles.hardware import HardwareProfile, load_hardware, save_hardware
+from profiles.others import Others, warning
 from profiles.probe import measure_hardware
 from profiles.record import record
 from profiles.shelf import hardware_path, profile_of, profile_path
@@ -122,8 +123,13 @@ def known_hardware(device: torch.device) -> HardwareProfile:
     if kept is not None and (kept.gpu is not None) == (device.type == "cuda"):
         return kept
     print("Measuring this machine, once, for some seconds …", flush=True)
+    others = Others.beginning()
     hardware = measure_hardware()
-    save_hardware(hardware, path)
+    disturbed = warning(others.share())
+    if disturbed is None:
+        save_hardware(hardware, path)
+    else:
+        print(f"{disturbed} It is not kept.")
     return hardware
 
 

@@ -9,6 +9,7 @@ import server.load
 from models.errors import BadCheckpoint, BadValue, DoesNotFit
 from models.tokenizer import Tokenizer
 from profiles.hardware import HardwareProfile, load_hardware, save_hardware
+from profiles.others import Others
 from profiles.shelf import hardware_path, profile_path
 from server.config import Config
 from server.load import Ready, load
@@ -103,6 +104,7 @@ def test_a_hardware_file_of_an_older_version_is_measured_anew(config: Config, mo
     hardware_path().write_text('{"version": 1}')
     measured = HardwareProfile(gpu=None, cpu=CPU)
     monkeypatch.setattr(server.load, "measure_hardware", lambda: measured)
+    monkeypatch.setattr(Others, "share", lambda self: 0.0)
     load(config)
     assert load_hardware(hardware_path()) == measured
 
@@ -120,3 +122,14 @@ def test_what_is_held_is_what_was_planned(config: Config) -> None:
     written(ready, ready.tokenizer)
     assert ready.engine.numbers.cpu_seconds > 0
     assert ready.engine.numbers.waiting_seconds == 0
+
+
+def test_a_machine_that_was_busy_while_it_was_measured_is_not_remembered(
+    config: Config, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hardware_path().unlink()
+    monkeypatch.setattr(server.load, "measure_hardware", lambda: HardwareProfile(gpu=None, cpu=CPU))
+    monkeypatch.setattr(Others, "share", lambda self: 0.4)
+    load(config)
+    assert "Other programs took 40% of this machine's cores" in capsys.readouterr().out
+    assert not hardware_path().exists()

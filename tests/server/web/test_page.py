@@ -10,10 +10,14 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from models.tokenizer import Tokenizer
+from profiles.hardware import HardwareProfile, save_hardware
+from profiles.shelf import hardware_path
 from server.service import Service
 from server.watching import Firing
+from tests.placement.makers import CPU
 from tests.server.api.live import live_server
 from tests.server.fakes import GatedModel, MemoryModel, greedy, running_service
+from tests.server.test_process import running
 from tests.server.web.browser import browser, needs_chromium, watched_page
 
 pytestmark = needs_chromium
@@ -171,3 +175,21 @@ def test_the_page_forbids_itself_everything_from_elsewhere(service: Service) -> 
             assert "http://" not in answer.text
             assert "https://" not in answer.text
         assert "<script>" not in client.get("/").text
+
+
+@pytest.mark.slow
+def test_on_the_bundled_model_the_map_follows_what_is_written(
+    chromium: Browser, complaints: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("THERMOCLINE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    save_hardware(HardwareProfile(gpu=None, cpu=CPU), hardware_path())
+    with running("--port", "0") as (_, url):
+        page = watched_page(chromium, complaints)
+        page.goto(url.removesuffix("/v1"))
+        expect(page.locator("#map-text")).to_contain_text("6 layers, 6,144 neurons, 0.0 % of them on the GPU. No token yet.")
+        page.locator("#prompt").fill("import os\n")
+        page.locator("#send").click()
+        expect(page.locator("#map-text")).to_contain_text("neurons fired per token")
+        expect(page.locator("#speed")).to_contain_text("200 tokens", timeout=60_000)
+        assert int(page.locator("#cells").get_attribute("data-steps") or 0) >= 2

@@ -154,7 +154,7 @@ function trouble(message) {
 
 // ---- showing
 
-let awaited = false;
+let awaited = false; // a frame has been asked for
 function refresh() {
   if (awaited) return;
   awaited = true;
@@ -193,6 +193,7 @@ function drawPiece(piece) {
 }
 
 function busy(running) {
+  for (const radio of document.querySelectorAll("input[name=mode]")) radio.disabled = running || (radio.value === "chat" && !state.chat);
   $("send").disabled = running;
   $("stop").disabled = !running;
   document.body.toggleAttribute("data-running", running);
@@ -275,10 +276,9 @@ async function followMap() {
 async function connect() {
   try {
     state.model = (await get("v1/models")).data[0].id;
-    const props = await get("props").catch(() => ({}));
-    state.chat = Boolean(props.chat_template ?? true);
-    const context = props.default_generation_settings?.n_ctx ?? props.n_ctx ?? props.context;
-    $("model").textContent = context ? `${state.model} · ${context} tokens of context` : state.model;
+    const props = await get("props");
+    state.chat = props.chat;
+    $("model").textContent = [state.model, props.format, `${props.context} tokens of context`].filter(Boolean).join(" · ");
     document.querySelector("input[value=chat]").disabled = !state.chat;
     $("mode-note").textContent = state.chat ? "" : "This model has no chat template.";
     setMode(state.mode);

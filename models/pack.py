@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-import tokenizers
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -72,7 +71,7 @@ def pack(checkpoint: Checkpoint, target: Path, name: FormatName, *, quiet: bool 
     """Writes `target`. DoesNotFit when the disk is too small, before anything is written or when it fills."""
     check_format(checkpoint.spec, name)
     sizes = computed_sizes(checkpoint.spec, Formats.of(name))
-    draft, older = _manifest(checkpoint, name, sizes, {}), older_tokenizer(checkpoint.folder)
+    draft, texts = _manifest(checkpoint, name, sizes, {}), made_texts(checkpoint)
     target.mkdir(parents=True, exist_ok=True)
     with only_packer(target), single_threaded_torch():
         if is_packed(target):
@@ -90,9 +89,9 @@ def pack(checkpoint: Checkpoint, target: Path, name: FormatName, *, quiet: bool 
             if (checkpoint.folder / carried).is_file():
                 with whole_file(target / carried) as part:
                     shutil.copyfile(checkpoint.folder / carried, part)
-        if older is not None:
-            with whole_file(target / TOKENIZER_FILE) as part:
-                older.save(str(part))
+        for kept, text in texts.items():
+            with whole_file(target / kept) as part:
+                part.write_text(text, encoding="utf-8")
         manifest = _manifest(checkpoint, name, counted_sizes(target, draft, stored), stored)
         with whole_file(target / MANIFEST_FILE) as part:
             part.write_text(manifest.model_dump_json(indent=1) + "\n")
@@ -111,9 +110,11 @@ def _manifest(checkpoint: Checkpoint, name: FormatName, sizes: Sizes, spine: dic
     )
 
 
-def older_tokenizer(folder: Path) -> tokenizers.Tokenizer | None:
-    """The tokenizer of a folder that has one, but no tokenizer.json to carry along."""
-    return None if (folder / TOKENIZER_FILE).is_file() else read_older(folder)
+def made_texts(checkpoint: Checkpoint) -> dict[str, str]:
+    """Small files that are made, not carried along, by name: what a container keeps inside, a tokenizer.json of older files."""
+    has_own = (checkpoint.folder / TOKENIZER_FILE).is_file()
+    older = None if has_own else read_older(checkpoint.folder)
+    return ({} if older is None else {TOKENIZER_FILE: older.to_str()}) | dict(checkpoint.texts())
 
 
 @contextmanager

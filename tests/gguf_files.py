@@ -79,6 +79,7 @@ class Style:
     powerinfer: bool = False  # its magic, and the down projection turned
     transposed: str = ""  # tensors with this in their names are written turned, under the same names
     numbered_experts: bool = False
+    pre: str | None = None  # the split of a byte-level BPE, when the folder's tokenizer is to come along
     shard_tensors: int = 0
     keys: Mapping[str, object] = field(default_factory=dict)  # further metadata of the architecture
 
@@ -104,6 +105,8 @@ def convert(folder: Path, path: Path, architecture: str, style: Style = PLAIN) -
                 write_tensor(writer, name.replace("_exps.", f".{number}."), one, style)
         else:
             write_tensor(writer, name, tensor, style)
+    if style.pre is not None:
+        write_vocabulary(writer, folder, style.pre)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -153,6 +156,18 @@ def write_config(writer: gguf.GGUFWriter, config: Config) -> None:
         writer.add_expert_gating_func(gguf.ExpertGatingFuncType.SOFTMAX if softmax else gguf.ExpertGatingFuncType.SIGMOID)
         if any(config["sliding_window_layout"]):
             writer.add_sliding_window(config["sliding_window_size"])
+
+
+def write_vocabulary(writer: gguf.GGUFWriter, folder: Path, pre: str) -> None:
+    """The folder's byte-level BPE as llama.cpp's converter writes one."""
+    written = json.loads((folder / "tokenizer.json").read_text())
+    special = {token["id"]: token["content"] for token in written["added_tokens"]}
+    tokens = {number: text for text, number in written["model"]["vocab"].items()} | special
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre(pre)
+    writer.add_token_list([tokens[number] for number in range(len(tokens))])
+    writer.add_token_types([gguf.TokenType.CONTROL if number in special else gguf.TokenType.NORMAL for number in range(len(tokens))])
+    writer.add_token_merges([" ".join(pair) for pair in written["model"]["merges"]])
 
 
 def kv_heads(config: Config) -> int:

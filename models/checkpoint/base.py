@@ -1,6 +1,6 @@
 """Checkpoint: a model's spec and its tensors by canonical name. Knows families, not file formats."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -57,6 +57,7 @@ class Checkpoint:
     fingerprint: str
     bare: bool = False  # names lack the prefix that the family's begin with
     default_format: FormatName = "bf16"  # as near to the files as a fast format gets
+    texts: Callable[[], Mapping[str, str]] = dict  # small files that folders have and this container keeps inside, by name
 
     def __post_init__(self) -> None:
         expected, present = set(), set(self.source.names())

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ from models.checkpoint.base import Checkpoint
 from models.checkpoint.gguf_blocks import decode, rows_of
 from models.checkpoint.gguf_config import describe
 from models.checkpoint.gguf_tensors import View
+from models.checkpoint.gguf_tokenizer import tokenizer_files
 from models.checkpoint.headers import read_to
 from models.rows import Rows
 
@@ -108,5 +110,12 @@ def _places(view: View, chosen: range) -> Tensor:
 def open_gguf(path: Path) -> Checkpoint:
     """A GGUF file, or any shard of one. Reads headers only."""
     found = describe(path)
-    source = GgufSource(found.views, found.fingerprint)
-    return Checkpoint(found.file.path, found.spec, found.family, source, found.fingerprint, default_format=found.default_format)
+    return Checkpoint(
+        found.file.path,
+        found.spec,
+        found.family,
+        GgufSource(found.views, found.fingerprint),
+        found.fingerprint,
+        default_format=found.default_format,
+        texts=partial(tokenizer_files, found.file.metadata, found.spec.vocab),
+    )

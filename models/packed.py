@@ -77,7 +77,11 @@ class PackedModel:
         names = [name for name in self.manifest.spine if name.startswith(f"layers.{layer}.") and is_predictor(name)]
         tensors = self._tensors(names, "cpu", allocate)
         pairs = ((tensors[f"layers.{layer}.experts.{expert}.{part}"] for part in (INWARD, OUTWARD)) for expert in self._experts(names))
-        return [Predictor(inward, outward, ABOVE_ZERO) for inward, outward in pairs]
+        told = self.manifest.spec.predictors
+        if told is None:
+            return []
+        threshold = ABOVE_ZERO if told.threshold is None else told.threshold
+        return [Predictor(inward, outward, threshold, told.reads) for inward, outward in pairs]
 
     def _experts(self, names: Sequence[str]) -> range:
         return range(self.manifest.spec.n_experts if names else 0)

@@ -62,13 +62,16 @@ class Routing:
 
 @dataclass(frozen=True, slots=True)
 class Predictors:
-    """Predictors that the checkpoint brings along, one a bank, reading the normed state.
+    """Predictors that the checkpoint brings along, one a bank.
 
-    `ranks` [L]. `masks`: they are part of the model, and a neuron that its predictor does not name is silent.
+    `ranks` [L]. `masks`: they are part of the model, and a neuron that its predictor does not name is silent. They name neurons whose
+    score is at least `threshold`, or above zero where there is none. `reads`: the state that the FFN gets, or the residual before its norm.
     """
 
     ranks: tuple[int, ...]
     masks: bool
+    threshold: float | None = None
+    reads: Literal["normed", "residual"] = "normed"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The command `profiles`: record, show, hardware."""
+"""The command `profiles`: record, import, show, hardware."""
 
 import argparse
 import os
@@ -9,6 +9,7 @@ import torch
 
 from models.arguments import Parser, count
 from models.bits import FORMAT_NAMES
+from models.checkpoint.gguf import is_gguf
 from models.command import run_subcommand
 from models.errors import BadArtefact, BadValue
 from models.library import known_manifest
@@ -16,6 +17,7 @@ from models.pack import packed
 from models.packed import PackedModel
 from models.paths import BUNDLED_NAME
 from models.tokenizer import Tokenizer
+from profiles.activation import FOLDER, activation_folder, read_activation
 from profiles.corpus import DEFAULT_TOKENS, Text, read_files, read_standard_library
 from profiles.firing import FiringProfile, load_profile, save_profile
 from profiles.hardware import save_hardware
@@ -42,6 +44,9 @@ def build_parser() -> Parser:
     )
     recording.add_argument("--format", choices=FORMAT_NAMES, help="pack the model so, where it is not packed yet")
     recording.add_argument("-o", "--output", type=Path, metavar="FILE", help="where to write (default: where all commands look)")
+    importing = commands.add_parser("import", help="take over the counts that PowerInfer keeps beside its models, as a profile")
+    add_model(importing, "a model with a folder `activation` beside it")
+    importing.add_argument("--activation", type=Path, metavar="FOLDER", help="another folder with files activation_0.pt and so on")
     showing = commands.add_parser("show", help="print a profile layer by layer, and draw it")
     add_model(showing, "a model folder, or a profile's file (default: the bundled model)")
     showing.add_argument("--png", type=Path, metavar="FILE", help="where to draw (default: beside the profiles)")
@@ -78,6 +83,17 @@ def read_text(model: PackedModel, corpus: Sequence[Path] | None, tokens: int) ->
     return read_files(corpus, encode, tokens=tokens, context=context)
 
 
+def import_command(args: argparse.Namespace) -> int:
+    manifest = known_manifest(args.model)
+    folder = args.activation or activation_folder(manifest)
+    if folder is None or not folder.is_dir():
+        raise BadValue("--activation", str(folder or FOLDER), f"is no folder beside {manifest.source}; name one")
+    profile, path = read_activation(folder, manifest), profile_path(manifest.fingerprint)
+    save_profile(profile, path)
+    print(f"{table(profile)}\n\n{path}")
+    return 0
+
+
 def show_command(args: argparse.Namespace) -> int:
     if args.png is not None:
         check_writable("--png", args.png)
@@ -90,7 +106,7 @@ def show_command(args: argparse.Namespace) -> int:
 
 def find_named(model: str) -> FiringProfile:
     """A profile by its file, or by the model it was recorded from."""
-    if Path(model).is_file():
+    if Path(model).is_file() and not is_gguf(Path(model)):
         return load_profile(Path(model))
     manifest = known_manifest(model)
     profile = profile_of(manifest)
@@ -122,4 +138,4 @@ def check_writable(flag: str, path: Path) -> None:
         raise BadValue(flag, str(path), f"cannot be written: no right to write in {there}")
 
 
-COMMANDS = {"record": record_command, "show": show_command, "hardware": hardware_command}
+COMMANDS = {"record": record_command, "import": import_command, "show": show_command, "hardware": hardware_command}

@@ -33,6 +33,7 @@ from placement.artefact import Placement, default_path, load_placement, save_pla
 from placement.cli import chosen_context
 from placement.machine import Wish, check_vram
 from placement.plan import answer, ask
+from profiles.activation import activation_folder, read_activation
 from profiles.corpus import read_standard_library
 from profiles.firing import FiringProfile, save_profile
 from profiles.hardware import HardwareProfile, load_hardware, save_hardware
@@ -142,9 +143,14 @@ def kept_hardware(path: Path) -> HardwareProfile | None:
 
 
 def known_profile(model: PackedModel, tokenizer: Tokenizer, device: torch.device) -> FiringProfile:
-    """The model's profile; recorded now, within PROFILE_SECONDS, when there is none."""
+    """The model's profile; PowerInfer's counts beside it, or recorded now, within PROFILE_SECONDS, when there is none."""
     profile = profile_of(model.manifest)
     if profile is not None:
+        return profile
+    if (folder := activation_folder(model.manifest)) is not None:
+        print(f"This model has no profile yet: taking the counts in {folder} for one (`profiles record` makes a better one)", flush=True)
+        profile = read_activation(folder, model.manifest)
+        save_profile(profile, profile_path(model.manifest.fingerprint))
         return profile
     print(f"This model has no profile yet: recording one, for at most {PROFILE_SECONDS} s (`profiles record` takes more text)", flush=True)
     text = read_standard_library(tokenizer.encode, tokens=PROFILE_TOKENS, context=model.manifest.spec.context)

@@ -79,6 +79,8 @@ class Style:
     powerinfer: bool = False  # its magic, and the down projection turned
     transposed: str = ""  # tensors with this in their names are written turned, under the same names
     numbered_experts: bool = False
+    ranks: Sequence[int] = ()  # of the predictors that PowerInfer puts beside the neurons, a layer each
+    threshold: float | None = None
     pre: str | None = None  # the split of a byte-level BPE, when the folder's tokenizer is to come along
     shard_tensors: int = 0
     keys: Mapping[str, object] = field(default_factory=dict)  # further metadata of the architecture
@@ -105,6 +107,12 @@ def convert(folder: Path, path: Path, architecture: str, style: Style = PLAIN) -
                 write_tensor(writer, name.replace("_exps.", f".{number}."), one, style)
         else:
             write_tensor(writer, name, tensor, style)
+    for layer, rank in enumerate(style.ranks):
+        neurons = config.get("intermediate_size") or config.get("ffn_dim") or config["ffn_hidden_size"]
+        for name, tensor in predictor_tensors(layer, rank, config["hidden_size"], neurons).items():
+            write_tensor(writer, name, tensor, style)
+    if style.threshold is not None:
+        writer.add_float32("powerinfer.sparse_threshold", style.threshold)
     if style.pre is not None:
         write_vocabulary(writer, folder, style.pre)
     writer.write_header_to_file()
@@ -115,6 +123,12 @@ def convert(folder: Path, path: Path, architecture: str, style: Style = PLAIN) -
         with path.open("r+b") as file:
             file.write(b"PWRI")
     return path
+
+
+def predictor_tensors(layer: int, rank: int, hidden: int, neurons: int) -> Tensors:
+    generator = torch.Generator().manual_seed(layer)
+    shapes = {f"blk.{layer}.fc1.weight": (rank, hidden), f"blk.{layer}.fc2.weight": (neurons, rank)}
+    return {name: torch.randn(shape, generator=generator) / shape[1] ** 0.5 for name, shape in shapes.items()}
 
 
 def load_folder(folder: Path) -> Tensors:

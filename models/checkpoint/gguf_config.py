@@ -13,6 +13,7 @@ from models.architectures import check_format, family_of
 from models.architectures.config import Config
 from models.architectures.family import Family
 from models.architectures.opt import OFFSET
+from models.architectures.predictors import with_predictors
 from models.bits import FormatName
 from models.checkpoint.gguf import GgufFile, read_ggufs
 from models.checkpoint.gguf_names import Names, falcon_names, names, opt_names
@@ -25,6 +26,7 @@ from models.spec import ModelSpec
 
 Values = dict[str, Any]
 POWERINFER = b"PWRI"
+PREDICTOR = "blk.{layer}.fc1.weight"
 IGNORED = (FREQUENCIES, "lm_head_profiler.weight")  # read otherwise; and SmallThinker's guesses at the likeliest words, which lose some
 DEFAULT_FORMATS: dict[str, FormatName] = {"F32": "bf16", "F16": "bf16", "BF16": "bf16", "Q4_0": "int4"}  # of neurons; else int8
 
@@ -106,13 +108,24 @@ def describe(path: Path) -> Described:
     file.metadata.finish(f"{name}.")
     family = family_of(config)
     views = views_of(file.tensors)
-    spec = family.spec(config)
+    spec = with_own_predictors(family.spec(config), file, views)
     if own.pairs:
         views = paired(views, spec.n_heads, spec.n_kv_heads)
     if name == "smallthinker":
         views = downs_turned(views, spec.hidden, spec.n_neurons)
     family = replace(family, names=own.names, ignored=IGNORED, prefix="")
     return Described(file, spec, family, views, fingerprint(config.digest(), file.tensors))
+
+
+def with_own_predictors(spec: ModelSpec, file: GgufFile, views: Mapping[str, View]) -> ModelSpec:
+    """PowerInfer's predictors read the residual before the norm, and name what scores at least its threshold, 0 unless it is told."""
+    if PREDICTOR.format(layer=0) not in views:
+        return spec
+    found = with_predictors(spec, {name: view.shape for name, view in views.items()}, PREDICTOR, masks=False)
+    if found.predictors is None:
+        return found
+    threshold = file.metadata.number("powerinfer.sparse_threshold", 0.0)
+    return replace(found, predictors=replace(found.predictors, threshold=threshold, reads="residual"))
 
 
 def common(reading: Reading) -> Values:

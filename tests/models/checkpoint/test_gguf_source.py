@@ -23,7 +23,7 @@ from models.packed import PackedModel
 from tests.checkpoints import LLAMA_VARIANTS, make_llama
 from tests.conftest import CheckpointOf
 from tests.families import make_changed
-from tests.gguf_files import PLAIN, Config, Raw, Style, convert, interleaved, load_folder, text_key
+from tests.gguf_files import PLAIN, Config, Raw, Style, convert, interleaved, load_folder, predictor_tensors, text_key
 from tests.models.running import dense, run_in_pieces
 from tests.models.test_parity import assert_equal_logits, expected, prompt
 
@@ -97,6 +97,35 @@ def test_every_architecture(name: str, checkpoint_of: CheckpointOf, tmp_path: Pa
 
 def test_the_table_covers_every_architecture() -> None:
     assert {row.architecture for row in ROWS.values()} | {"bamboo"} == set(ARCHITECTURES)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "falcon", "opt", "bamboo"])
+def test_powerinfers_predictors_are_kept(architecture: str, checkpoint_of: CheckpointOf, tmp_path: Path) -> None:
+    """With what they read and the score from which they name a neuron; exact selection leaves them alone."""
+    folder = checkpoint_of({"llama": "relu", "falcon": "falcon_7b"}.get(architecture, architecture))
+    style = Style(powerinfer=True, ranks=(32, 64), threshold=0.25)
+    path = convert(folder, tmp_path / "model.gguf", architecture, style)
+    assert_logits_of(folder, path, tmp_path / "packed")
+    model = PackedModel.open(tmp_path / "packed")
+    for layer, rank in enumerate(style.ranks):
+        wanted = predictor_tensors(layer, rank, 64, 96)
+        (predictor,) = model.load_predictors(layer)
+        assert (predictor.threshold, predictor.reads) == (0.25, "residual")
+        assert torch.equal(predictor.inward.decode(), wanted[f"blk.{layer}.fc1.weight"])
+        assert torch.equal(predictor.outward.decode(), wanted[f"blk.{layer}.fc2.weight"])
+
+
+def test_a_score_of_zero_is_enough_unless_a_threshold_is_told(checkpoint_of: CheckpointOf, tmp_path: Path) -> None:
+    path = convert(checkpoint_of("relu"), tmp_path / "model.gguf", "llama", Style(powerinfer=True, ranks=(32, 32)))
+    told = open_gguf(path).spec.predictors
+    assert told is not None
+    assert (told.ranks, told.threshold, told.masks) == ((32, 32), 0.0, False)
+
+
+def test_a_predictor_that_is_missing_is_named(checkpoint_of: CheckpointOf, tmp_path: Path) -> None:
+    path = convert(checkpoint_of("relu"), tmp_path / "model.gguf", "llama", Style(powerinfer=True, ranks=(32,)))
+    with pytest.raises(MissingTensor, match=r"blk\.1\.fc1\.weight"):
+        open_gguf(path)
 
 
 def test_experts_as_they_were_written_at_first(checkpoint_of: CheckpointOf, tmp_path: Path) -> None:

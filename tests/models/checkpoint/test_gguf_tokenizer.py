@@ -104,9 +104,15 @@ def write_bpe(path: Path, core: Core, pre: str | None, **keys: Any) -> Path:
     writer.add_token_list(tokens)
     writer.add_token_types(kinds)
     writer.add_token_merges([" ".join(pair) for pair in written["model"]["merges"]])
-    writer.add_bos_token_id(core.token_to_id(SPECIAL[0]))
-    writer.add_eos_token_id(core.token_to_id(SPECIAL[1]))
+    writer.add_bos_token_id(id_of(core, SPECIAL[0]))
+    writer.add_eos_token_id(id_of(core, SPECIAL[1]))
     return finish(writer, path, keys)
+
+
+def id_of(core: Core, name: str) -> int:
+    found = core.token_to_id(name)
+    assert found is not None
+    return found
 
 
 def finish(writer: gguf.GGUFWriter, path: Path, keys: dict[str, Any]) -> Path:

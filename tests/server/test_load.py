@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 import server.load
 from models.errors import BadCheckpoint, BadValue, DoesNotFit
@@ -15,6 +16,7 @@ from server.config import Config
 from server.load import Ready, load
 from server.sequence import Params
 from tests.families import make_variant
+from tests.gguf_files import Style, convert
 from tests.placement.makers import CPU
 from tests.server.fakes import build_sequence
 
@@ -133,3 +135,23 @@ def test_a_machine_that_was_busy_while_it_was_measured_is_not_remembered(
     load(config)
     assert "Other programs took 40% of this machine's cores" in capsys.readouterr().out
     assert not hardware_path().exists()
+
+
+def test_a_gguf_file_answers_as_the_folder_it_was_made_from(config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """PowerInfer's file, with its tokenizer; its counts beside it are the profile."""
+    (tmp_path / "file" / "activation").mkdir(parents=True)
+    for layer in range(2):
+        torch.save(torch.arange(96) + layer, tmp_path / "file" / "activation" / f"activation_{layer}.pt")
+    path = convert(Path(config.model), tmp_path / "file" / "relu.gguf", "llama", Style(powerinfer=True, pre="gpt-2"))
+    folder, file = load(config), load(replace(config, model=str(path)))
+    assert "taking the counts in" in capsys.readouterr().out
+    assert file.manifest.name == "relu"
+    assert written(file, file.tokenizer) == written(folder, folder.tokenizer)
+    assert file.tokenizer.encode("the neurons") == folder.tokenizer.encode("the neurons")
+
+
+def test_the_default_format_is_the_files_own(config: Config, tmp_path: Path) -> None:
+    path = convert(Path(config.model), tmp_path / "small.gguf", "llama", Style("Q4_0", powerinfer=True, pre="gpt-2"))
+    ready = load(replace(config, model=str(path), format=None))
+    assert ready.manifest.formats.neurons == "int4"
+    assert [len(one) for one in written(ready, ready.tokenizer)] == [8, 8, 8]

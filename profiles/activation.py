@@ -66,7 +66,7 @@ def read_counts(path: Path, neurons: int) -> NDArray[np.float64]:
     is_vector = isinstance(loaded, torch.Tensor) and loaded.layout == torch.strided and tuple(loaded.shape) == (neurons,)
     if not is_vector or loaded.is_complex() or loaded.is_quantized:
         raise BadCheckpoint(path, f"is not a vector of {neurons} counts, one for each neuron of the model")
-    counts = loaded.double().numpy()
+    counts: NDArray[np.float64] = loaded.double().numpy()
     if not np.all(np.isfinite(counts) & (counts >= 0)):
         raise BadCheckpoint(path, "holds counts that are below zero or no numbers")
     return counts

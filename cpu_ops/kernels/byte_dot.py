@@ -22,7 +22,7 @@ def byte_dot(builder: Builder, weights: Value, values: Value, start: Value) -> V
     # One factor has to be unsigned: |weight|, its sign given to the value. Written as a select, LLVM turns it into three instructions.
     size, signed = (_named(builder, "psign.b", weights.type, value, weights) for value in (weights, values))
     if has_vnni(target_of(builder)):
-        return _fours_added(builder, size, signed, start)
+        return unsigned_dot(builder, size, signed, start)
     return builder.add(start, words_added(builder, bytes_multiplied(builder, size, signed)))
 
 
@@ -31,7 +31,7 @@ def small_dot(builder: Builder, weights: Sequence[Value], values: Sequence[Value
     pairs = list(zip(weights, values, strict=True))
     if has_words(target_of(builder)):
         return builder.add(start, words_added(builder, reduce(builder.add, (bytes_multiplied(builder, w, v) for w, v in pairs))))
-    add = _fours_added if has_vnni(target_of(builder)) else _portable
+    add = unsigned_dot if has_vnni(target_of(builder)) else _portable
     for w, v in pairs:
         start = add(builder, w, v, start)
     return start
@@ -40,6 +40,11 @@ def small_dot(builder: Builder, weights: Sequence[Value], values: Sequence[Value
 def has_vnni(target: Target) -> bool:
     """Whether one instruction multiplies bytes and adds four products to an int32; it has two names."""
     return target.has("avxvnni") or (target.has("avx512vnni") and target.has("avx512vl"))
+
+
+def has_wide_bytes(target: Target) -> bool:
+    """Whether that instruction takes 64 bytes, and everything around it as many."""
+    return all(target.has(feature) for feature in ("avx512f", "avx512bw", "avx512vl", "avx512vnni"))
 
 
 def has_words(target: Target) -> bool:
@@ -57,8 +62,11 @@ def words_added(builder: Builder, words: Value) -> Value:
     return _named(builder, "pmadd.wd", vector(I32, words.type.count // 2), words, constant(words.type, 1))
 
 
-def _fours_added(builder: Builder, unsigned: Value, values: Value, start: Value) -> Value:
-    """Bytes are declared as int32, as LLVM had it first: later versions still read that."""
+def unsigned_dot(builder: Builder, unsigned: Value, values: Value, start: Value) -> Value:
+    """start + unsigned · values, in one instruction: only where `has_vnni`.
+
+    Bytes are declared as int32, as LLVM had it first: later versions still read that.
+    """
     four = [builder.bitcast(each, start.type) for each in (unsigned, values)]
     bits = start.type.count * 32
     kind = ir.FunctionType(start.type, [start.type] * 3)

@@ -4,7 +4,7 @@ import numpy as np
 
 from cpu_ops.kernels.compile import SERIAL_WEIGHTS, inner, kernel
 from cpu_ops.kernels.region import in_parallel
-from cpu_ops.kernels.rows import address_of, axpys, block_at, floats_at, longs_at, rows_at, scales_of, settle, weights_of
+from cpu_ops.kernels.rows import LISTED, address_of, axpys, block_at, floats_at, list_row, longs_at, rows_at, settle
 
 # out float32 [count, k] = rows[which]; which int64 [count].
 CALL = np.dtype([(name, np.int64) for name in ("rows", "which", "count", "out")])
@@ -21,9 +21,9 @@ def _embed_one(address: int, place: int) -> None:
         floats_at(out, rows.k)[:] = np.nan
         return
     raw = np.zeros(rows.raw_floats, np.float32)
-    chosen, one = np.empty(2, np.int64), np.ones(1, np.float32)
-    chosen[0], chosen[1] = weights_of(rows, i), scales_of(rows, i)
-    axpys(rows, address_of(chosen), address_of(one), 1, address_of(raw))
+    listed, one = np.empty((1, LISTED), np.int64), np.ones(1, np.float32)
+    list_row(rows, listed, 0, i, 0)
+    axpys(rows, address_of(listed), address_of(one), 1, address_of(raw))
     settle(rows, address_of(raw), out)
 
 

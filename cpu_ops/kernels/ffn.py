@@ -9,30 +9,33 @@ from typing import Any
 import numpy as np
 from numba import types
 
-from cpu_ops.kernels.activation import GATED, GATED_BOTH, PLAIN, activate
+from cpu_ops.kernels.activation import GATED_BOTH, LANES, PLAIN, SILU, activated, silu_all
 from cpu_ops.kernels.compile import SERIAL_WEIGHTS, inner, kernel, native
 from cpu_ops.kernels.region import in_parallel, use_threads
 from cpu_ops.kernels.rows import (
     IN_ORDER,
     INPUT,
+    LISTED,
     ROWS,
     address_of,
     ask,
     axpys,
     block_at,
     floats_at,
+    list_row,
     prepare_all,
     products,
-    scales_of,
     settle,
     weights_of,
 )
+from cpu_ops.kernels.sums import add_parts
 
 Floats = np.ndarray[Any, np.dtype[np.float32]]
 Indices = np.ndarray[Any, np.dtype[np.int64]]
 
 PARTS = 24  # at most: 2, 3, 4, 6, 8 and 12 threads get equal shares, and merging costs 2 % of a 7B layer's bytes
 RUN = 64  # neurons dealt at once, at most: hot neurons come first, so longer runs would give one thread all the work
+AHEAD = 4  # rows of `first` that are asked for before they are read
 BLOCK = 16  # neurons looked at before what they ask for is read
 WAITING = 8  # rows of `down` that are added in one go
 ROOM = WAITING + BLOCK
@@ -69,75 +72,136 @@ def run_of(neurons: int) -> int:
 @inner
 def _predict(bank: Any, call: Any, part: int, chosen: Indices, marks: Indices) -> int:
     """The part's neurons that are predicted to fire for some token, and for which: bit t of a mark is token t."""
-    scores = np.empty(call.tokens, np.float32)
-    count = 0
-    for begin in range(part * bank.run, bank.n, call.parts * bank.run):
-        for i in range(begin, min(begin + bank.run, bank.n)):
-            products(bank.outward, i, IN_ORDER, call.inside_prepared, call.inside_stride, call.tokens, address_of(scores), 4)
-            mark = np.int64(0)
-            for token in range(call.tokens):
-                mark |= np.int64(scores[token] >= bank.predicted_from) << token
-            chosen[count], marks[count] = i, mark
-            count += mark != 0
+    tokens, count = call.tokens, 0
+    scores, listed = np.empty((BLOCK, tokens), np.float32), np.empty((BLOCK, LISTED), np.int64)
+    for run in range(part * bank.run, bank.n, call.parts * bank.run):
+        for begin in range(run, min(run + bank.run, bank.n), BLOCK):
+            end = min(begin + BLOCK, run + bank.run, bank.n)
+            for i in range(begin, end):
+                list_row(bank.outward, listed, i - begin, i, IN_ORDER * bank.outward.weights_stride)
+            there = call.inside_prepared, call.inside_stride
+            products(bank.outward, address_of(listed), end - begin, *there, tokens, address_of(scores), (4 * tokens, 4))
+            for i in range(begin, end):
+                mark = np.int64(0)
+                for token in range(tokens):
+                    mark |= np.int64(scores[i - begin, token] >= bank.predicted_from) << token
+                chosen[count], marks[count] = i, mark
+                count += mark != 0
     return count
 
 
 @inner
-def _select(bank: Any, call: Any, chosen: Indices, marks: Indices, begin: int, end: int, ahead: int, h: Floats, passed: Indices) -> int:
+def _after_first(bank: Any) -> Any:
+    """The rows that are read of a neuron that passes."""
+    return bank.down if bank.kind == PLAIN else bank.second
+
+
+@inner
+def _select(bank: Any, call: Any, chosen: Indices, marks: Indices, begin: int, end: int, room: Any, h: Floats, passed: Indices) -> int:
     """Activations of `first` for chosen[begin:end]; those that pass for some token are kept, and what is read next asked for."""
-    tokens, count, last = call.tokens, 0, len(chosen) - 1
+    tokens, count, last, listed = call.tokens, 0, len(chosen) - 1, room[0]
+    smooth, after = bank.activation >= SILU, _after_first(bank)
     for place in range(begin, end):
-        i, mark = chosen[place], marks[place]
-        far = (chosen[min(place + ahead, last)] - i) * bank.first.weights_stride
-        products(bank.first, i, far, call.prepared, call.prepared_stride, tokens, address_of(h) + count * tokens * 4, 4)
-        bias = floats_at(bank.first_bias, bank.n)[i] if bank.first_bias != 0 else np.float32(0.0)
-        passes = False
+        i = chosen[place]
+        far = (chosen[min(place + AHEAD, last)] - i) * bank.first.weights_stride
+        list_row(bank.first, listed, place - begin, i, weights_of(after, i) - weights_of(bank.first, i) if smooth else far)
+    there = call.prepared, call.prepared_stride
+    products(bank.first, address_of(listed), end - begin, *there, tokens, address_of(h), (4 * tokens, 4))
+    _activate_all(bank, chosen, begin, end, tokens, h)
+    for place in range(end - begin):
+        i, mark, passes = chosen[begin + place], marks[begin + place], False
         for token in range(tokens):
-            h[count, token] = activate(h[count, token] + bias, bank) if (mark >> token) & 1 else np.float32(0.0)
-            passes |= h[count, token] != 0
+            value = h[place, token] if (mark >> token) & 1 else np.float32(0.0)
+            h[count, token] = value
+            passes |= value != 0
         if passes:
-            ask(bank.down if bank.kind == PLAIN else bank.second, i)
+            if not smooth:
+                ask(after, i)
             passed[count] = i
             count += 1
     return count
 
 
 @inner
-def _multiply(bank: Any, call: Any, h: Floats, passed: Indices, count: int) -> None:
+def _activate_all(bank: Any, chosen: Indices, begin: int, end: int, tokens: int, h: Floats) -> None:
+    """h[place] = the activation of h[place] + the bias of neuron chosen[begin + place]."""
+    activation, threshold, values = bank.activation, np.float32(bank.threshold), (end - begin) * tokens
+    if bank.first_bias != 0:
+        bias = floats_at(bank.first_bias, bank.n)
+        for place in range(end - begin):
+            for token in range(tokens):
+                h[place, token] += bias[chosen[begin + place]]
+    if activation == SILU:
+        silu_all(address_of(h), (values + LANES - 1) // LANES)
+        return
+    flat = floats_at(address_of(h), values)
+    for place in range(values):
+        flat[place] = activated(flat[place], activation, threshold)
+
+
+@inner
+def _multiply(bank: Any, call: Any, h: Floats, passed: Indices, count: int, room: Any) -> None:
     """h *= up (or its activation) for the tokens where the gate passed."""
-    tokens = call.tokens
-    z = np.empty(tokens, np.float32)
+    tokens, (listed, z, _, _) = call.tokens, room
+    activation, threshold, both = bank.activation, np.float32(bank.threshold), bank.kind == GATED_BOTH
+    sparse = both and activation < SILU
+    beside = bank.down.weights - bank.second.weights
+    for place in range(count):
+        list_row(bank.second, listed, place, passed[place], 0 if sparse else beside)
+    if tokens == 1:
+        products(bank.second, address_of(listed), count, call.prepared, 0, 1, address_of(z), (4, 4))
+    else:
+        for place in range(count):
+            _second(bank, call, address_of(listed) + 8 * LISTED * place, h[place], address_of(z) + 4 * tokens * place)
     for place in range(count):
         i = passed[place]
-        _second(bank, call, i, 0 if bank.kind == GATED_BOTH else bank.down.weights - bank.second.weights, h[place], address_of(z))
         bias = floats_at(bank.second_bias, bank.n)[i] if bank.second_bias != 0 else np.float32(0.0)
         fires = False
         for token in range(tokens):
             if h[place, token] != 0:
-                up = z[token] + bias
-                h[place, token] *= up if bank.kind == GATED else activate(up, bank)
+                up = z[place * tokens + token] + bias
+                h[place, token] *= activated(up, activation, threshold) if both else up
                 fires |= h[place, token] != 0
-        if fires and bank.kind == GATED_BOTH:
+        if fires and sparse:
             ask(bank.down, i)
 
 
 @inner
-def _second(bank: Any, call: Any, i: int, far: int, h: Floats, z: int) -> None:
-    """Row i of `second` with the tokens that h float32 [T] does not silence: all at once where most are, else one by one."""
-    tokens, wanted = call.tokens, 0
+def _second(bank: Any, call: Any, row: int, h: Floats, z: int) -> None:
+    """A listed row of `second` with the tokens that h float32 [T] does not silence: all at once where most are, else one by one."""
+    tokens, wanted, stride = call.tokens, 0, call.prepared_stride
     for token in range(tokens):
         wanted += h[token] != 0
     if 2 * wanted > tokens:
-        products(bank.second, i, far, call.prepared, call.prepared_stride, tokens, z, 4)
+        products(bank.second, row, 1, call.prepared, stride, tokens, z, (0, 4))
         return
     for token in range(tokens):
         if h[token] != 0:
-            products(bank.second, i, far, call.prepared + token * call.prepared_stride, call.prepared_stride, 1, z + 4 * token, 4)
+            products(bank.second, row, 1, call.prepared + token * stride, stride, 1, z + 4 * token, (0, 4))
 
 
 @inner
 def _flush(bank: Any, token: int, rows: Indices, factors: Floats, count: int, raw: int) -> None:
-    axpys(bank.down, address_of(rows) + token * ROOM * 16, address_of(factors) + token * ROOM * 4, count, raw)
+    axpys(bank.down, address_of(rows) + token * ROOM * 8 * LISTED, address_of(factors) + token * ROOM * 4, count, raw)
+
+
+@inner
+def _flush_most(bank: Any, token: int, rows: Indices, factors: Floats, waiting: int, raw: int, chosen: Indices, later: int) -> int:
+    """Adds as many times WAITING as there are; the others move to the front, and are how many still wait.
+
+    Meanwhile what `first` reads later is asked for: the rows of chosen[later], …
+    """
+    ready = waiting // WAITING * WAITING
+    if ready == 0:
+        return waiting
+    if token == 0:
+        for place in range(ready):
+            there = weights_of(bank.first, chosen[min(later + place, len(chosen) - 1)])
+            rows[token, place, 2] = there - rows[token, place, 0]
+    _flush(bank, token, rows, factors, ready, raw)
+    for place in range(waiting - ready):
+        rows[token, place], factors[token, place] = rows[token, ready + place], factors[token, ready + place]
+    return waiting - ready
 
 
 @inner
@@ -145,8 +209,7 @@ def _queue_down(bank: Any, h: Floats, passed: Indices, count: int, token: int, r
     """Appends the neurons that fire for a token to its rows of `down` that wait to be added."""
     for place in range(count):
         if h[place, token] != 0:
-            rows[token, waiting, 0] = weights_of(bank.down, passed[place])
-            rows[token, waiting, 1] = scales_of(bank.down, passed[place])
+            list_row(bank.down, rows[token], waiting, passed[place], 0)
             factors[token, waiting] = h[place, token]
             waiting += 1
     return waiting
@@ -163,21 +226,30 @@ def _ffn_part(address: int, part: int) -> None:
     own = (bank.n // (bank.run * call.parts) + 1) * bank.run
     chosen, marks = np.empty(own, np.int64), np.empty(own, np.int64)
     found = _predict(bank, call, part, chosen, marks) if bank.outward.n > 0 else _deal(bank, call, part, chosen, marks)
-    h, passed = np.empty((BLOCK, tokens), np.float32), np.empty(BLOCK, np.int64)
-    rows, factors = np.empty((tokens, ROOM, 2), np.int64), np.empty((tokens, ROOM), np.float32)
-    waiting = np.zeros(tokens, np.int64)
-    ahead = IN_ORDER // bank.first.weights_stride + 1
-    for first in range(0, found, BLOCK):
-        count = _select(bank, call, chosen[:found], marks, first, min(first + BLOCK, found), ahead, h, passed)
+    chosen = chosen[:found]
+    later = BLOCK if bank.activation >= SILU else BLOCK + AHEAD
+    room = room_for(tokens)
+    _, _, rows, factors = room
+    h, passed = np.empty((2, BLOCK, tokens), np.float32), np.empty((2, BLOCK), np.int64)
+    counts, waiting = np.zeros(2, np.int64), np.zeros(tokens, np.int64)
+    for first in range(0, found + BLOCK, BLOCK):
+        now, before = first // BLOCK % 2, (first // BLOCK + 1) % 2
+        last = min(first + BLOCK, found)
+        counts[now] = _select(bank, call, chosen, marks, first, last, room, h[now], passed[now]) if first < last else 0
         if bank.kind != PLAIN:
-            _multiply(bank, call, h, passed, count)
+            _multiply(bank, call, h[before], passed[before], counts[before], room)
         for token in range(tokens):
-            waiting[token] = _queue_down(bank, h, passed, count, token, rows, factors, waiting[token])
-            if waiting[token] >= WAITING:
-                _flush(bank, token, rows, factors, waiting[token], sums + token * raw_bytes)
-                waiting[token] = 0
+            waits = _queue_down(bank, h[before], passed[before], counts[before], token, rows, factors, waiting[token])
+            waiting[token] = _flush_most(bank, token, rows, factors, waits, sums + token * raw_bytes, chosen, first + later)
     for token in range(tokens):
         _flush(bank, token, rows, factors, waiting[token], sums + token * raw_bytes)
+
+
+@inner
+def room_for(tokens: int) -> Any:
+    """Room for a block's rows, listed, and their products; and for the rows of `down` that wait, and their factors."""
+    listed, z = np.empty((BLOCK, LISTED), np.int64), np.empty(BLOCK * tokens, np.float32)
+    return listed, z, np.empty((tokens, ROOM, LISTED), np.int64), np.empty((tokens, ROOM), np.float32)
 
 
 @inner
@@ -196,10 +268,7 @@ def _merge_piece(address: int, piece: int) -> None:
     """The parts' raw sums, added in their order to the first part's, in a piece of the columns."""
     call = call_at(address)
     size = call.tokens * bank_at(call.bank).down.raw_floats
-    sums = floats_at(call.sums, call.parts * size)
-    for part in range(1, call.parts):
-        for column in range(piece * size // PIECES, (piece + 1) * size // PIECES):
-            sums[column] += sums[part * size + column]
+    add_parts(call.sums, 4 * size, call.parts, piece * size // PIECES, (piece + 1) * size // PIECES)
 
 
 @kernel

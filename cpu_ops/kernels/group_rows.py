@@ -1,14 +1,14 @@
 """Rows of small integers in groups of 32 with a float16 scale, against int8 input in groups of 32 with a float32 scale.
 
-The product of two groups is exact in int32; then it is scaled and added in float32. Groups are taken eight at a time, and
-multiplied two at a time, the first halves of both and the second halves of both: so a product has a group in each half of its
-lanes, and eight scales in ORDER are spread over lanes without crossing the middle, which costs AVX2 three times as much.
+The product of two groups is exact in int32; then it is scaled and added in float32. Groups are taken in runs whose scales are decoded
+as one vector, and multiplied as many at a time as a vector holds; what is left over at the end of a row comes in shorter runs.
 """
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from cpu_ops.kernels.byte_dot import has_wide_bytes
 from cpu_ops.kernels.ir import (
     CACHE_LINE,
     F32,
@@ -29,209 +29,240 @@ from cpu_ops.kernels.ir import (
     repeat,
     splat,
     store,
-    total,
+    totals,
     variable,
     vector,
 )
 from cpu_ops.kernels.row_code import Row, RowCode
+from cpu_ops.kernels.target import target_of
 from models.bits import GROUP
 
 HALF = GROUP // 2
-NEAR_BYTES = 512  # ahead of a row, asked for into the first cache
-TOGETHER = 8  # groups whose scales are decoded as one vector
-ORDER = (0, 2, 4, 6, 1, 3, 5, 7)  # of eight scales
-SUMS = 4  # int32 of a group's product
+FAR_LEVEL = 1
+SCALE_BYTES = 2
 
-# A prepared input, group by group in runs of TOGETHER: its values as they are met, what their products start from, its scales in ORDER.
-STARTS_BYTES, SCALE_BYTES = 4 * SUMS, 4
-PREPARED_BYTES = GROUP + STARTS_BYTES + SCALE_BYTES
+
+class Width(NamedTuple):
+    """How many 32-bit lanes the target's vectors have, and how long runs are, in groups, longest first.
+
+    The scales of the longest run are in `order`.
+    """
+
+    lanes: int
+    runs: tuple[int, ...]
+    order: tuple[int, ...]
+
+    def lane_of(self, place: int, count: int) -> int:
+        """Where the scale of a group lies among those of its run."""
+        return self.order.index(place) if count == len(self.order) else place
+
+
+WIDE = Width(16, (16, 4, 1), tuple(range(16)))
+# Two groups multiplied at once have their scales in different halves of the vector: crossing the middle costs AVX2 three times as much.
+NARROW = Width(8, (8, 1), (0, 2, 4, 6, 1, 3, 5, 7))
+
+
+def width_of(builder: Builder) -> Width:
+    return WIDE if has_wide_bytes(target_of(builder)) else NARROW
 
 
 class Met(NamedTuple):
-    """One or two groups of an input: the values of their first and second halves, int8; int32 to add to the product."""
+    """Some groups of an input: values int8 as the weights' parts meet them, and int32 to add to the product."""
 
-    halves: tuple[Value, Value]
+    values: tuple[Value, ...]
     starts: Value
 
 
 class GroupRowCode(RowCode):
     group_bytes: int  # of the quants
-    span: int  # groups added to raw sums at once
-    lanes: int  # raw sums of a group that lie together
+    sums: int  # int32 of a group's product
 
     @abstractmethod
-    def product(self, builder: Builder, weights: tuple[Value, Value], met: Met) -> Value:
-        """int32 [4 · groups], exact."""
+    def weights(self, builder: Builder, address: Value, groups: int) -> tuple[Value, ...]:
+        """Some groups as bytes, in parts of 4 · sums · groups."""
 
     @abstractmethod
-    def halves(self, builder: Builder, address: Value, groups: int) -> tuple[Value, Value]:
-        """The first and the second halves of one or two groups, as bytes."""
+    def values(self, builder: Builder, address: Value, groups: int) -> tuple[Value, ...]:
+        """Some groups of an input in the same parts."""
 
     @abstractmethod
-    def starts(self, builder: Builder, halves: tuple[Value, Value]) -> Value:
-        """What depends on the values alone in products with them."""
+    def starts(self, builder: Builder, values: tuple[Value, ...]) -> Value:
+        """What depends on the values alone in products with them: int32 [sums · groups]."""
+
+    @abstractmethod
+    def product(self, builder: Builder, weights: tuple[Value, ...], met: Met) -> Value:
+        """int32 [sums · groups], exact."""
+
+    @abstractmethod
+    def raw_lanes(self, width: Width) -> int:
+        """Raw sums of a group that lie together."""
 
     @abstractmethod
     def add(self, builder: Builder, weights: Sequence[Value], scales: Sequence[Value], raw: Value) -> None:
-        """raw sums of some groups += weights · scale, row by row; scales float32 [groups · lanes]."""
+        """raw sums of some groups += weights · scale, row by row; scales float32 [groups · raw_lanes]."""
 
     def note(self, builder: Builder, scales: Sequence[Value], raw: Value, first: Value, k: Value) -> None:
         """Adds to raw sums what depends on the groups' scales alone."""
 
     def plane_bytes(self, builder: Builder, k: Value) -> tuple[Value, Value]:
         groups = builder.udiv(k, constant(I64, GROUP))
-        return builder.mul(groups, constant(I64, self.group_bytes)), builder.mul(groups, constant(I64, 2))
+        return builder.mul(groups, constant(I64, self.group_bytes)), builder.mul(groups, constant(I64, SCALE_BYTES))
+
+    @property
+    def _met_bytes(self) -> int:
+        """Of a prepared group: its values, what its product starts from, its scale."""
+        return GROUP + 4 * self.sums + 4
 
     def prepared_bytes(self, k: int) -> int:
-        return k // GROUP * PREPARED_BYTES
+        return k // GROUP * self._met_bytes
 
     def prepare(self, builder: Builder, x: Row, prepared: Value, k: Value) -> None:
-        def together(first: Value, count: int) -> None:
-            run = offset(builder, prepared, first, PREPARED_BYTES)
-            for place, groups in _pairs(count):
-                met = self._met(builder, x, builder.add(first, constant(I64, place)), groups)
-                for part, half in enumerate(met.halves):
-                    store(builder, half, builder.add(run, constant(I64, place * GROUP + part * HALF * groups)))
-                store(builder, met.starts, builder.add(run, constant(I64, count * GROUP + place * STARTS_BYTES)))
-            store(builder, _input_scales(builder, x, first, count), builder.add(run, constant(I64, count * (GROUP + STARTS_BYTES))))
+        """Run by run: the values of all its groups as they are met, then the starts, then the scales in the run's order."""
 
-        for_groups(builder, k, together)
+        def run(first: Value, count: int) -> None:
+            there = offset(builder, prepared, first, self._met_bytes)
+            for place, groups in _shares(count, width_of(builder).lanes // self.sums):
+                values = self.values(builder, offset(builder, x.weights, builder.add(first, constant(I64, place)), GROUP), groups)
+                for part, some in enumerate(values):
+                    store(builder, some, _after(builder, there, place * GROUP + part * some.type.count))
+                store(builder, self.starts(builder, values), _after(builder, there, count * GROUP + 4 * self.sums * place))
+            scales = load(builder, offset(builder, x.scales, first, 4), vector(F32, count))
+            store(builder, _ordered(builder, scales), _after(builder, there, count * (GROUP + 4 * self.sums)))
 
-    def dots(self, builder: Builder, row: Row, xs: Sequence[Row], k: Value) -> list[Value]:
-        def meet(x: Row, first: Value, place: int, groups: int, count: int) -> Met:
-            return self._met(builder, x, builder.add(first, constant(I64, place)), groups)
+        for_runs(builder, k, run)
 
-        return self._dots(builder, row, xs, k, meet, lambda x, first, count: _input_scales(builder, x, first, count))
+    def products(self, builder: Builder, rows: Sequence[Row], xs: Sequence[Value], k: Value) -> list[list[Value]]:
+        width = width_of(builder)
+        sums = [[_Sums(builder, width.lanes, self.sums) for _ in xs] for _ in rows]
 
-    def products(self, builder: Builder, row: Row, xs: Sequence[Value], k: Value) -> list[Value]:
-        def meet(x: Value, first: Value, place: int, groups: int, count: int) -> Met:
-            run = offset(builder, x, first, PREPARED_BYTES)
-            places = [builder.add(run, constant(I64, place * GROUP + part * HALF * groups)) for part in range(2)]
-            first_half, second_half = (load(builder, at, vector(I8, HALF * groups)) for at in places)
-            at = builder.add(run, constant(I64, count * GROUP + place * STARTS_BYTES))
-            return Met((first_half, second_half), load(builder, at, vector(I32, SUMS * groups)))
-
-        def scales(x: Value, first: Value, count: int) -> Value:
-            at = builder.add(offset(builder, x, first, PREPARED_BYTES), constant(I64, count * (GROUP + STARTS_BYTES)))
-            return load(builder, at, vector(F32, count))
-
-        return self._dots(builder, row, xs, k, meet, scales)
-
-    def _dots(
-        self, builder: Builder, row: Row, xs: Sequence[Value], k: Value, meet: Callable[..., Met], scales: Callable[..., Value]
-    ) -> list[Value]:
-        sums = [_Sums(builder) for _ in xs]
-
-        def together(first: Value, count: int) -> None:
-            self._prefetch_ahead(builder, row, first, count)
-            own = self._scales(builder, row, first, count)
-            scaled = [builder.fmul(own, scales(x, first, count)) for x in xs]
-            for place, groups in _pairs(count):
+        def run(first: Value, count: int) -> None:
+            runs = [offset(builder, x, first, self._met_bytes) for x in xs]
+            for row in rows:
+                self._ask_far(builder, row, first, count)
+            own = [self._scales(builder, row, first, count) for row in rows]
+            given = [load(builder, _after(builder, at, count * (GROUP + 4 * self.sums)), own[0].type) for at in runs]
+            scaled = [[builder.fmul(its, x) for x in given] for its in own]
+            for place, groups in _shares(count, width.lanes // self.sums):
                 group = builder.add(first, constant(I64, place))
-                weights = self.halves(builder, offset(builder, row.weights, group, self.group_bytes), groups)
-                for x, scale, sum_of in zip(xs, scaled, sums, strict=True):
-                    product = self.product(builder, weights, meet(x, first, place, groups, count))
-                    sum_of.add(builder, place // 2, product, pick(builder, scale, _spread(place, groups, SUMS)))
+                met = [self._met(builder, at, place, groups, count) for at in runs]
+                spread = _spread(width, place, groups, count, self.sums)
+                for row, scales, its in zip(rows, scaled, sums, strict=True):
+                    weights = self.weights(builder, offset(builder, row.weights, group, self.group_bytes), groups)
+                    for x, scale, sum_of in zip(met, scales, its, strict=True):
+                        sum_of.add(builder, place // groups, self.product(builder, weights, x), pick(builder, scale, spread))
 
-        for_groups(builder, k, together)
-        return [sum_of.total(builder) for sum_of in sums]
+        for_runs(builder, k, run)
+        found = _totals(builder, [sum_of for its in sums for sum_of in its])
+        return [found[first : first + len(xs)] for first in range(0, len(found), len(xs))]
+
+    def _met(self, builder: Builder, run: Value, place: int, groups: int, count: int) -> Met:
+        part_bytes = 4 * self.sums * groups
+        places = range(place * GROUP, (place + groups) * GROUP, part_bytes)
+        values = tuple(load(builder, _after(builder, run, at), vector(I8, part_bytes)) for at in places)
+        starts = load(builder, _after(builder, run, count * GROUP + 4 * self.sums * place), vector(I32, self.sums * groups))
+        return Met(values, starts)
 
     def axpy(self, builder: Builder, rows: Sequence[Row], factors: Sequence[Value], raw: Value, k: Value) -> None:
-        def together(first: Value, count: int) -> None:
+        width = width_of(builder)
+        lanes = self.raw_lanes(width)
+
+        def run(first: Value, count: int) -> None:
+            for row in rows:
+                self._ask_far(builder, row, first, count)
             scales = [
                 builder.fmul(self._scales(builder, row, first, count), splat(builder, factor, count))
                 for row, factor in zip(rows, factors, strict=True)
             ]
             self.note(builder, scales, raw, first, k)
-            for place in range(0, count, self.span):
-                groups = min(self.span, count - place)
+            for place, groups in _shares(count, width.lanes // lanes):
                 group = builder.add(first, constant(I64, place))
                 weights = [offset(builder, row.weights, group, self.group_bytes) for row in rows]
-                spread = [pick(builder, scale, _spread(place, groups, self.lanes)) for scale in scales]
+                spread = [pick(builder, scale, _spread(width, place, groups, count, lanes)) for scale in scales]
                 self.add(builder, weights, spread, offset(builder, raw, group, 4 * GROUP))
 
-        for_groups(builder, k, together)
+        for_runs(builder, k, run)
 
-    def _met(self, builder: Builder, x: Row, group: Value, groups: int) -> Met:
-        halves = split_groups(builder, offset(builder, x.weights, group, GROUP), groups)
-        return Met(halves, self.starts(builder, halves))
-
-    def _prefetch_ahead(self, builder: Builder, row: Row, first: Value, count: int) -> None:
-        """Far ahead into the second cache, scales too: they lie in one stretch with the weights. Then into the first."""
-        near = builder.add(offset(builder, row.weights, first, self.group_bytes), constant(I64, NEAR_BYTES))
-        _ask_lines(builder, near, count * self.group_bytes // CACHE_LINE, level=1)
-        if row.far is not None and count == TOGETHER:
-            record_bytes = self.group_bytes + 2
+    def _ask_far(self, builder: Builder, row: Row, first: Value, count: int) -> None:
+        """Scales too: they lie in one stretch with the weights."""
+        if row.far is not None and count == width_of(builder).runs[0]:
+            record_bytes = self.group_bytes + SCALE_BYTES
             far = builder.add(offset(builder, row.weights, first, record_bytes), row.far)
-            _ask_lines(builder, far, -(-count * record_bytes // CACHE_LINE), level=2)
+            for line in range(-(-count * record_bytes // CACHE_LINE)):
+                prefetch(builder, _after(builder, far, line * CACHE_LINE), FAR_LEVEL)
 
     def _scales(self, builder: Builder, row: Row, first: Value, count: int) -> Value:
-        bits = load(builder, offset(builder, row.scales, first, 2), vector(I16, count))
+        bits = load(builder, offset(builder, row.scales, first, SCALE_BYTES), vector(I16, count))
         return halves_to_floats(builder, _ordered(builder, bits))
 
 
-def _ask_lines(builder: Builder, address: Value, lines: int, *, level: int) -> None:
-    for line in range(lines):
-        prefetch(builder, builder.add(address, constant(I64, line * CACHE_LINE)), level)
+def _after(builder: Builder, address: Value, nbytes: int) -> Value:
+    return builder.add(address, constant(I64, nbytes))
 
 
 class _Sums:
-    """What one product has added up to so far: two chains of eight lanes, and four lanes for groups by themselves."""
+    """What one product has added up to so far: two chains as wide as vectors, and one for groups by themselves."""
 
-    def __init__(self, builder: Builder) -> None:
-        self._chains = [variable(builder, constant(vector(F32, 2 * SUMS), 0.0)) for _ in range(2)]
-        self._narrow = variable(builder, constant(vector(F32, SUMS), 0.0))
+    def __init__(self, builder: Builder, lanes: int, narrow: int) -> None:
+        self._lanes = lanes
+        self._chains = [variable(builder, constant(vector(F32, lanes), 0.0)) for _ in range(2)]
+        self._narrow = variable(builder, constant(vector(F32, narrow), 0.0))
 
-    def add(self, builder: Builder, pair: int, product: Value, scale: Value) -> None:
-        at = self._chains[pair % 2] if product.type.count == 2 * SUMS else self._narrow
+    def add(self, builder: Builder, place: int, product: Value, scale: Value) -> None:
+        at = self._chains[place % 2] if product.type.count == self._lanes else self._narrow
         builder.store(multiply_add(builder, builder.sitofp(product, scale.type), scale, builder.load(at)), at)
 
-    def total(self, builder: Builder) -> Value:
-        wide = builder.fadd(*(builder.load(chain) for chain in self._chains))
-        return builder.fadd(total(builder, wide), total(builder, builder.load(self._narrow)))
+    def halves(self, builder: Builder) -> tuple[Value, Value]:
+        """What is left to be added up lane by lane: of the chains, and of groups by themselves."""
+        return builder.fadd(*(builder.load(chain) for chain in self._chains)), builder.load(self._narrow)
+
+
+def _totals(builder: Builder, sums: Sequence[_Sums]) -> list[Value]:
+    """Each one's sum, as many shuffles for all as for one."""
+    wide, narrow = zip(*(sum_of.halves(builder) for sum_of in sums), strict=True)
+    both = builder.fadd(totals(builder, wide), totals(builder, narrow))
+    return [builder.extract_element(both, constant(I32, place)) for place in range(len(sums))]
 
 
 def split_groups(builder: Builder, address: Value, groups: int) -> tuple[Value, Value]:
-    """The first and the second halves of one or two groups of 32 bytes."""
+    """The first halves of some groups of 32 bytes, and the second ones."""
 
     def half(part: int) -> Value:
-        at = [builder.add(address, constant(I64, group * GROUP + part * HALF)) for group in range(groups)]
-        parts = [load(builder, place, vector(I8, HALF)) for place in at]
-        return parts[0] if groups == 1 else joined(builder, *parts)
+        parts = [load(builder, _after(builder, address, group * GROUP + part * HALF), vector(I8, HALF)) for group in range(groups)]
+        while len(parts) > 1:
+            parts = [joined(builder, a, b) for a, b in zip(parts[::2], parts[1::2], strict=True)]
+        return parts[0]
 
     return half(0), half(1)
 
 
-def nothing_to_start(halves: tuple[Value, Value]) -> Value:
-    return constant(vector(I32, halves[0].type.count // 4), 0)
+def nothing_to_start(values: tuple[Value, ...]) -> Value:
+    return constant(vector(I32, values[0].type.count // 4), 0)
 
 
-def for_groups(builder: Builder, k: Value, body: Callable[[Value, int], None]) -> None:
-    """body(first group, how many) over all groups: TOGETHER at a time, then one by one."""
-    groups = builder.udiv(k, constant(I64, GROUP))
-    whole = builder.udiv(groups, constant(I64, TOGETHER))
-    repeat(builder, constant(I64, 0), whole, lambda index: body(builder.mul(index, constant(I64, TOGETHER)), TOGETHER))
-    repeat(builder, builder.mul(whole, constant(I64, TOGETHER)), groups, lambda index: body(index, 1))
+def for_runs(builder: Builder, k: Value, body: Callable[[Value, int], None]) -> None:
+    """body(first group, how many) over all groups, in runs of the target's lengths."""
+    groups, done = builder.udiv(k, constant(I64, GROUP)), constant(I64, 0)
+    for count in width_of(builder).runs:
+        first, size = done, constant(I64, count)
+        runs = builder.udiv(builder.sub(groups, first), size)
 
+        def run(index: Value, first: Value = first, count: int = count) -> None:
+            body(builder.add(first, builder.mul(index, constant(I64, count))), count)
 
-def lane_of(place: int) -> int:
-    """Where the scale of a group lies among eight in ORDER (or alone)."""
-    return ORDER.index(place)
+        repeat(builder, constant(I64, 0), runs, run)
+        done = builder.add(first, builder.mul(runs, size))
 
 
 def _ordered(builder: Builder, scales: Value) -> Value:
-    return pick(builder, scales, ORDER) if scales.type.count == TOGETHER else scales
+    order = width_of(builder).order
+    return pick(builder, scales, order) if scales.type.count == len(order) else scales
 
 
-def _input_scales(builder: Builder, x: Row, first: Value, count: int) -> Value:
-    return _ordered(builder, load(builder, offset(builder, x.scales, first, 4), vector(F32, count)))
+def _shares(count: int, most: int) -> list[tuple[int, int]]:
+    """(first, how many) of the groups of a run that are taken at once."""
+    return [(place, min(most, count - place)) for place in range(0, count, most)]
 
 
-def _pairs(count: int) -> list[tuple[int, int]]:
-    """(first, how many) of the groups multiplied at once."""
-    return [(place, min(2, count - place)) for place in range(0, count, 2)]
-
-
-def _spread(place: int, groups: int, lanes: int) -> list[int]:
-    """The lanes of scales in ORDER, so that each group's scale comes `lanes` times."""
-    return [lane_of(place + lane // lanes) for lane in range(groups * lanes)]
+def _spread(width: Width, place: int, groups: int, count: int, lanes: int) -> list[int]:
+    """The lanes of a run's scales, so that each group's scale comes `lanes` times."""
+    return [width.lane_of(place + lane // lanes, count) for lane in range(groups * lanes)]

@@ -3,38 +3,47 @@
 from collections.abc import Sequence
 
 from cpu_ops.kernels.byte_dot import small_dot
-from cpu_ops.kernels.group_rows import HALF, GroupRowCode, Met, for_groups, lane_of, nothing_to_start
+from cpu_ops.kernels.group_rows import HALF, GroupRowCode, Met, Width, for_runs, nothing_to_start, split_groups, width_of
 from cpu_ops.kernels.ir import F32, I8, I32, I64, Builder, Value, constant, joined, load, multiply_add, offset, pick, splat, store, vector
 from models.bits import GROUP
 
 NIBBLES = 8  # of a 32-bit word
+WORDS = 4  # of a group
 
 
 class Int4Code(GroupRowCode):
     name = "int4"
     group_bytes = HALF
-    span = 2
-    lanes = 4
-    together = 4
+    sums = 4
 
-    def halves(self, builder: Builder, address: Value, groups: int) -> tuple[Value, Value]:
+    def rows_together(self, builder: Builder) -> tuple[int, ...]:
+        """As many as registers hold: a pass loads and stores every raw sum once."""
+        return (8, 2, 1) if width_of(builder).lanes == 16 else (4, 1)
+
+    def weights(self, builder: Builder, address: Value, groups: int) -> tuple[Value, ...]:
         packed = load(builder, address, vector(I8, HALF * groups))
         words = vector(I32, packed.type.count // 4)
         high = builder.bitcast(builder.lshr(builder.bitcast(packed, words), constant(words, 4)), packed.type)
         return builder.and_(packed, constant(packed.type, 15)), builder.and_(high, constant(packed.type, 15))
 
-    def starts(self, builder: Builder, halves: tuple[Value, Value]) -> Value:
-        """−8 · values: so the nibbles may stay unsigned."""
-        eights = constant(halves[0].type, 8)
-        zeros = nothing_to_start(halves)
-        return builder.sub(zeros, small_dot(builder, (eights, eights), halves, zeros))
+    def values(self, builder: Builder, address: Value, groups: int) -> tuple[Value, ...]:
+        return split_groups(builder, address, groups)
 
-    def product(self, builder: Builder, weights: tuple[Value, Value], met: Met) -> Value:
-        return small_dot(builder, weights, met.halves, met.starts)
+    def starts(self, builder: Builder, values: tuple[Value, ...]) -> Value:
+        """−8 · values: so the nibbles may stay unsigned."""
+        eights = constant(values[0].type, 8)
+        zeros = nothing_to_start(values)
+        return builder.sub(zeros, small_dot(builder, (eights, eights), values, zeros))
+
+    def product(self, builder: Builder, weights: tuple[Value, ...], met: Met) -> Value:
+        return small_dot(builder, weights, met.values, met.starts)
 
     def raw_floats(self, k: int) -> int:
         """Nibble s of every 32-bit word of the quants, times 2^4s; then each group's offset."""
         return k + k // GROUP
+
+    def raw_lanes(self, width: Width) -> int:
+        return WORDS
 
     def note(self, builder: Builder, scales: Sequence[Value], raw: Value, first: Value, k: Value) -> None:
         at = offset(builder, raw, builder.add(k, first), 4)
@@ -54,23 +63,25 @@ class Int4Code(GroupRowCode):
             store(builder, result, at)
 
     def settle(self, builder: Builder, raw: Value, out: Value, k: Value) -> None:
-        def together(first: Value, count: int) -> None:
-            for place in range(count):
-                groups = self.span if count > 1 else 1
-                group = builder.add(first, constant(I64, place))
-                noted = builder.add(builder.add(k, first), constant(I64, lane_of(place)))
-                offsets = splat(builder, load(builder, offset(builder, raw, noted, 4), F32), 4)
-                start = builder.add(first, constant(I64, place - place % groups))
-                at = builder.add(offset(builder, raw, start, 4 * GROUP), constant(I64, 16 * (place % groups)))
-                self._settle_group(builder, at, 16 * groups, offsets, offset(builder, out, group, 4 * GROUP))
+        width = width_of(builder)
 
-        for_groups(builder, k, together)
+        def run(first: Value, count: int) -> None:
+            groups = min(count, width.lanes // WORDS)
+            for place in range(count):
+                noted = builder.add(builder.add(k, first), constant(I64, width.lane_of(place, count)))
+                offsets = splat(builder, load(builder, offset(builder, raw, noted, 4), F32), WORDS)
+                start = builder.add(first, constant(I64, place - place % groups))
+                at = builder.add(offset(builder, raw, start, 4 * GROUP), constant(I64, 4 * WORDS * (place % groups)))
+                group = builder.add(first, constant(I64, place))
+                self._settle_group(builder, at, 4 * WORDS * groups, offsets, offset(builder, out, group, 4 * GROUP))
+
+        for_runs(builder, k, run)
 
     def _settle_group(self, builder: Builder, at: Value, stride_bytes: int, offsets: Value, out: Value) -> None:
         for half in range(2):
             parts = []
             for nibble in range(half, NIBBLES, 2):
-                part = load(builder, builder.add(at, constant(I64, stride_bytes * nibble)), vector(F32, 4))
+                part = load(builder, builder.add(at, constant(I64, stride_bytes * nibble)), vector(F32, WORDS))
                 scale = 1.0 if nibble == NIBBLES - 1 else 2.0 ** (-4 * nibble)
                 parts.append(builder.fsub(builder.fmul(part, constant(part.type, scale)), offsets))
             all_four = joined(builder, joined(builder, *parts[:2]), joined(builder, *parts[2:]))

@@ -2,36 +2,51 @@
 
 from collections.abc import Sequence
 
-from cpu_ops.kernels.byte_dot import byte_dot
-from cpu_ops.kernels.group_rows import GroupRowCode, Met, nothing_to_start, split_groups
+from cpu_ops.kernels.byte_dot import byte_dot, has_vnni, unsigned_dot
+from cpu_ops.kernels.group_rows import GroupRowCode, Met, Width, nothing_to_start
 from cpu_ops.kernels.ir import F32, I8, I64, Builder, Value, constant, load, multiply_add, store, vector
+from cpu_ops.kernels.target import target_of
 from models.bits import GROUP
+
+BIAS = 128  # makes a quant unsigned: its highest bit flipped
 
 
 class Int8Code(GroupRowCode):
     name = "int8"
     group_bytes = GROUP
-    span = 1
-    lanes = 8
-    together = 4
+    sums = 8
 
-    def halves(self, builder: Builder, address: Value, groups: int) -> tuple[Value, Value]:
-        return split_groups(builder, address, groups)
+    def rows_together(self, builder: Builder) -> tuple[int, ...]:
+        return 4, 1
 
-    def starts(self, builder: Builder, halves: tuple[Value, Value]) -> Value:
-        return nothing_to_start(halves)
+    def weights(self, builder: Builder, address: Value, groups: int) -> tuple[Value, ...]:
+        quants = load(builder, address, vector(I8, GROUP * groups))
+        return (builder.xor(quants, constant(quants.type, -BIAS)) if has_vnni(target_of(builder)) else quants,)
 
-    def product(self, builder: Builder, weights: tuple[Value, Value], met: Met) -> Value:
-        sums = nothing_to_start(met.halves)
-        for quants, values in zip(weights, met.halves, strict=True):
-            sums = byte_dot(builder, quants, values, sums)
-        return sums
+    def values(self, builder: Builder, address: Value, groups: int) -> tuple[Value, ...]:
+        return (load(builder, address, vector(I8, GROUP * groups)),)
+
+    def starts(self, builder: Builder, values: tuple[Value, ...]) -> Value:
+        """−128 · values, where that is what the weights have too much."""
+        zeros = nothing_to_start(values)
+        if not has_vnni(target_of(builder)):
+            return zeros
+        return builder.sub(zeros, unsigned_dot(builder, constant(values[0].type, -BIAS), values[0], zeros))
+
+    def product(self, builder: Builder, weights: tuple[Value, ...], met: Met) -> Value:
+        if has_vnni(target_of(builder)):
+            return unsigned_dot(builder, weights[0], met.values[0], met.starts)
+        return byte_dot(builder, weights[0], met.values[0], nothing_to_start(met.values))
+
+    def raw_lanes(self, width: Width) -> int:
+        return width.lanes
 
     def add(self, builder: Builder, weights: Sequence[Value], scales: Sequence[Value], raw: Value) -> None:
-        for first in range(0, GROUP, self.lanes):
+        lanes = scales[0].type.count
+        for first in range(0, GROUP, lanes):
             at = builder.add(raw, constant(I64, 4 * first))
-            result = load(builder, at, vector(F32, self.lanes))
+            result = load(builder, at, vector(F32, lanes))
             for address, scale in zip(weights, scales, strict=True):
-                quants = load(builder, builder.add(address, constant(I64, first)), vector(I8, self.lanes))
+                quants = load(builder, builder.add(address, constant(I64, first)), vector(I8, lanes))
                 result = multiply_add(builder, builder.sitofp(quants, scale.type), scale, result)
             store(builder, result, at)

@@ -81,6 +81,38 @@ def total(builder: Builder, a: Value) -> Value:
     return builder.extract_element(a, constant(I32, 0))
 
 
+def totals(builder: Builder, vectors: Sequence[Value]) -> Value:
+    """Several float vectors -> the vector of their lanes' sums, each added in the order of `total`. Of each, 2^n."""
+    parts, left = list(vectors), vectors[0].type.count  # lanes of each that are still to be added
+    while len(parts) > 1:
+        pairs = list(zip(parts[::2], parts[1::2], strict=True))
+        parts = [joined(builder, a, b) if left == 1 else _halved(builder, a, b, left) for a, b in pairs]
+        left = max(left // 2, 1)
+    while left > 1:
+        first, second = _halves(parts[0].type.count, left)
+        parts = [builder.fadd(pick(builder, parts[0], first), pick(builder, parts[0], second))]
+        left //= 2
+    return parts[0]
+
+
+def _halves(lanes: int, run: int) -> tuple[list[int], list[int]]:
+    """The lanes of the first half of every run, and of the second."""
+    half = run // 2
+    first = [start + lane for start in range(0, lanes, run) for lane in range(half)]
+    return first, [lane + half for lane in first]
+
+
+def _halved(builder: Builder, a: Value, b: Value, run: int) -> Value:
+    """The halves of every run of `a`, then of `b`, added."""
+
+    def both(lanes: Sequence[int]) -> Value:
+        mask = [ir.Constant(I32, lane + start) for start in (0, a.type.count) for lane in lanes]
+        return builder.shuffle_vector(a, b, ir.Constant(vector(I32, len(mask)), mask))
+
+    first, second = _halves(a.type.count, run)
+    return builder.fadd(both(first), both(second))
+
+
 def multiply_add(builder: Builder, a: Value, b: Value, c: Value) -> Value:
     """a·b + c, fused where the target has it. Never a call into a library."""
     lanes = f".v{a.type.count}f32" if isinstance(a.type, ir.VectorType) else ".f32"

@@ -16,13 +16,15 @@ from cpu_ops.kernels.machine_code import Library, library
 from cpu_ops.kernels.target import Module, Target
 
 VOID = ir.VoidType()
-DOTS_TOGETHER = 4  # tokens that meet a row in one pass over it
+LISTED_BYTES = 24  # of a row in a list
+ROWS_TOGETHER = (1,)
+TOKENS_TOGETHER = (4, 1)  # that meet a row in one pass over it
 
 
 class Row(NamedTuple):
-    """A row, or an input vector: addresses of its weights (or values) and of its scales, as IR values.
+    """A row: addresses of its weights and of its scales, as IR values; or an input vector: of its values and of their scales.
 
-    `far`: how many bytes ahead memory is asked for while the row is read; None: it is not.
+    `far`: how many bytes ahead memory is asked for while the row is read, as many as are read; None: it is not.
     """
 
     weights: Value
@@ -38,11 +40,6 @@ class RowCode(ABC):
     """
 
     name: ClassVar[str]
-    together: ClassVar[int] = 2  # rows added in one pass over the raw sums
-
-    @abstractmethod
-    def dots(self, builder: Builder, row: Row, xs: Sequence[Row], k: Value) -> list[Value]:
-        """row · x -> float32 for each x, the same bits whatever the others."""
 
     def prepared_bytes(self, k: int) -> int:
         """Bytes of an input prepared for `products`. 0: it needs no preparing, values are multiplied as they are."""
@@ -53,8 +50,12 @@ class RowCode(ABC):
         """Lays an input out as `products` reads it."""
 
     @abstractmethod
-    def products(self, builder: Builder, row: Row, xs: Sequence[Value], k: Value) -> list[Value]:
-        """The bits of `dots`, with prepared inputs."""
+    def products(self, builder: Builder, rows: Sequence[Row], xs: Sequence[Value], k: Value) -> list[list[Value]]:
+        """row · x -> float32 for each row and each prepared x, the same bits whatever the others."""
+
+    @abstractmethod
+    def rows_together(self, builder: Builder) -> tuple[int, ...]:
+        """How many rows a pass over the raw sums adds: as many as possible of the first number, then of the next, …; the last is 1."""
 
     @abstractmethod
     def axpy(self, builder: Builder, rows: Sequence[Row], factors: Sequence[Value], raw: Value, k: Value) -> None:
@@ -80,17 +81,15 @@ class RowCode(ABC):
 class Addresses(NamedTuple):
     """The functions of a format. A row is two int64 addresses: weights, scales.
 
-    dot(row, x, k) -> float32.
-    dots(row, x, x_stride, x_scales, x_scales_stride, tokens, out, out_stride, k): `dot` with each token, the same bits; strides in bytes.
-    axpys(rows, factors, count, raw, k): raw += factor · row, in order; at the addresses lie int64 [count, 2], float32 [count].
+    Where there are several, `rows` is an address of int64 [count, 3]: those two, and how many bytes ahead of a row is asked for what is
+    read next.
+    prepare(x, x_scales, prepared, k) for products(rows, count, prepared, prepared_stride, tokens, out, out_row, out_token, k): row · x
+    for each row and token; strides in bytes.
+    axpys(rows, factors, count, raw, k): raw += factor · row, in order; factors float32 [count].
     settle(raw, out, k).
-    prepare(x, x_scales, prepared, k) for products(row, far, prepared, prepared_stride, tokens, out, out_stride, k):
-    the bits of `dots`, while what lies `far` bytes ahead is asked for.
     ask(row, k) prefetches every cache line of a row, its scales too.
     """
 
-    dot: int
-    dots: int
     axpys: int
     settle: int
     ask: int
@@ -113,7 +112,7 @@ def addresses(code: RowCode, made: Library) -> Addresses:
 def emitted(code: RowCode, target: Target) -> Module:
     """All functions of a format, as `target` can run them."""
     module = Module(code.name, target)
-    for field, emit in zip(Addresses._fields, (_dot, _dots, _axpys, _settle, _ask, _prepare, _products), strict=True):
+    for field, emit in zip(Addresses._fields, (_axpys, _settle, _ask, _prepare, _products), strict=True):
         result, kinds, body = emit(code)
         function = ir.Function(module, ir.FunctionType(result, kinds), _name(code, field))
         body(ir.IRBuilder(function.append_basic_block("entry")), *function.args)
@@ -124,43 +123,22 @@ def _name(code: RowCode, field: str) -> str:
     return f"thermocline_{code.name}_{field}"
 
 
-def _dot(code: RowCode) -> Any:
-    def body(builder: Builder, weights: Value, scales: Value, x: Value, x_scales: Value, k: Value) -> None:
-        builder.ret(code.dots(builder, Row(weights, scales), [Row(x, x_scales)], k)[0])
-
-    return F32, [I64] * 5, body
-
-
-def _dots(code: RowCode) -> Any:
-    """One token after the other: whoever has several tokens and many rows prepares them."""
-
-    def body(builder: Builder, *arguments: Value) -> None:
-        weights, scales, x, x_stride, x_scales, x_scales_stride, tokens, out, out_stride, k = arguments
-
-        def one(place: Value) -> None:
-            there = Row(_at(builder, x, place, x_stride), _at(builder, x_scales, place, x_scales_stride))
-            store(builder, code.dots(builder, Row(weights, scales), [there], k)[0], _at(builder, out, place, out_stride))
-
-        repeat(builder, constant(I64, 0), tokens, one)
-        builder.ret_void()
-
-    return VOID, [I64] * 10, body
-
-
 def _at(builder: Builder, address: Value, place: Value, stride: Value) -> Value:
     return builder.add(address, builder.mul(place, stride))
 
 
-def _in_blocks(builder: Builder, count: Value, size: int, body: Callable[[list[Value]], None]) -> None:
-    """body(indices) over 0 … count: `size` of them at a time, then one by one."""
-    whole = builder.mul(builder.udiv(count, constant(I64, size)), constant(I64, size))
+def _in_blocks(builder: Builder, count: Value, sizes: Sequence[int], body: Callable[[list[Value]], None]) -> None:
+    """body(indices) over 0 … count: as many blocks of the first size as there are, then of the next, …"""
+    done = constant(I64, 0)
+    for size in sizes:
+        first, blocks = done, builder.udiv(builder.sub(count, done), constant(I64, size))
 
-    def block(index: Value) -> None:
-        first = builder.mul(index, constant(I64, size))
-        body([builder.add(first, constant(I64, place)) for place in range(size)])
+        def block(index: Value, first: Value = first, size: int = size) -> None:
+            start = builder.add(first, builder.mul(index, constant(I64, size)))
+            body([builder.add(start, constant(I64, place)) for place in range(size)])
 
-    repeat(builder, constant(I64, 0), builder.udiv(count, constant(I64, size)), block)
-    repeat(builder, whole, count, lambda index: body([index]))
+        repeat(builder, constant(I64, 0), blocks, block)
+        done = builder.add(first, builder.mul(blocks, constant(I64, size)))
 
 
 def _prepare(code: RowCode) -> Any:
@@ -172,15 +150,22 @@ def _prepare(code: RowCode) -> Any:
 
 
 def _products(code: RowCode) -> Any:
+    """A token alone meets several rows at once; several tokens meet one row after the other."""
+
     def body(builder: Builder, *arguments: Value) -> None:
-        weights, scales, far, prepared, stride, tokens, out, out_stride, k = arguments
+        table, count, prepared, stride, tokens, out, out_row, out_token, k = arguments
 
-        def some(places: list[Value]) -> None:
+        def some(rows: list[Value], places: list[Value]) -> None:
             xs = [_at(builder, prepared, place, stride) for place in places]
-            for place, result in zip(places, code.products(builder, Row(weights, scales, far), xs, k), strict=True):
-                store(builder, result, _at(builder, out, place, out_stride))
+            found = code.products(builder, [_row_at(builder, offset(builder, table, row, LISTED_BYTES)) for row in rows], xs, k)
+            for row, results in zip(rows, found, strict=True):
+                for place, result in zip(places, results, strict=True):
+                    store(builder, result, _at(builder, _at(builder, out, row, out_row), place, out_token))
 
-        _in_blocks(builder, tokens, DOTS_TOGETHER, some)
+        zero, alone = constant(I64, 0), builder.icmp_signed("==", tokens, constant(I64, 1))
+        _in_blocks(builder, builder.select(alone, count, zero), ROWS_TOGETHER, lambda rows: some(rows, [zero]))
+        each_row = builder.select(alone, zero, count)
+        repeat(builder, zero, each_row, lambda row: _in_blocks(builder, tokens, TOKENS_TOGETHER, lambda places: some([row], places)))
         builder.ret_void()
 
     return VOID, [I64] * 9, body
@@ -189,18 +174,18 @@ def _products(code: RowCode) -> Any:
 def _axpys(code: RowCode) -> Any:
     def body(builder: Builder, rows: Value, factors: Value, count: Value, raw: Value, k: Value) -> None:
         def some(places: list[Value]) -> None:
-            chosen = [_row_at(builder, offset(builder, rows, place, 16)) for place in places]
+            chosen = [_row_at(builder, offset(builder, rows, place, LISTED_BYTES)) for place in places]
             given = [load(builder, offset(builder, factors, place, 4), F32) for place in places]
             code.axpy(builder, chosen, given, raw, k)
 
-        _in_blocks(builder, count, code.together, some)
+        _in_blocks(builder, count, code.rows_together(builder), some)
         builder.ret_void()
 
     return VOID, [I64] * 5, body
 
 
 def _row_at(builder: Builder, address: Value) -> Row:
-    return Row(load(builder, address, I64), load(builder, builder.add(address, constant(I64, 8)), I64))
+    return Row(*(load(builder, builder.add(address, constant(I64, 8 * place)), I64) for place in range(3)))
 
 
 def _settle(code: RowCode) -> Any:

@@ -13,17 +13,18 @@ from llvmlite import ir
 from numba import types
 
 from cpu_ops.kernels.compile import inner, intrinsic
-from cpu_ops.kernels.ir import F32, I64, Builder, Value, pointer
+from cpu_ops.kernels.ir import I64, Builder, Value, pointer
 
+Longs = np.ndarray[Any, np.dtype[np.int64]]
 LONG, FLOAT = types.int64, types.float32
-IN_ORDER = 4096  # bytes ahead that are asked for: with 1,024 every row began with a wait for its scales; 4,096 to 10,240 do as well
-SCATTERED = 0
+LISTED = 3  # int64 of a row in a list: addresses of weights and scales, and how many bytes ahead is asked for what is read next
+IN_ORDER = 4  # rows ahead, where rows are read one after the other: they are taken four at a time
 
 # A matrix: the addresses of its format's functions (see `row_code.Addresses`), each plane's row 0 and the bytes from one row
 # to the next, how many rows and weights, the float32 numbers of its raw sums, and the bytes of a
 # prepared token (0: nothing to prepare).
 ROWS = np.dtype(
-    [(name, np.int64) for name in ("dot", "dots", "axpys", "settle", "ask", "prepare", "products")]
+    [(name, np.int64) for name in ("axpys", "settle", "ask", "prepare", "products")]
     + [(name, np.int64) for name in ("weights", "weights_stride", "scales", "scales_stride", "n", "k", "raw_floats", "prepared_bytes")]
 )
 # The vectors of a call: token 0 and the bytes from one token to the next, of values and of scales.
@@ -46,45 +47,35 @@ def block_at(kind: np.dtype[Any]) -> Callable[[int], Any]:
 rows_at = block_at(ROWS)
 
 
-def _call(result: Any, kinds: list[Any]) -> Any:
+def _call(kinds: list[Any]) -> Any:
     """Code that calls the function at its first argument's address with the others."""
 
     def emit(context: Any, builder: Builder, signature: Any, arguments: Any) -> Value:
         address, *rest = arguments
-        value = builder.call(pointer(builder, address, ir.FunctionType(result, kinds)), rest)
-        return value if result == F32 else context.get_dummy_value()
+        builder.call(pointer(builder, address, ir.FunctionType(ir.VoidType(), kinds)), rest)
+        return context.get_dummy_value()
 
     return emit
 
 
 @intrinsic
-def _call_dot(typing: Any, f: Any, row: Any, scales: Any, x: Any, x_scales: Any, k: Any) -> Any:
-    return FLOAT(LONG, LONG, LONG, LONG, LONG, LONG), _call(F32, [I64] * 5)
-
-
-@intrinsic
 def _call_three(typing: Any, f: Any, a: Any, b: Any, c: Any) -> Any:
-    return types.void(LONG, LONG, LONG, LONG), _call(ir.VoidType(), [I64] * 3)
+    return types.void(LONG, LONG, LONG, LONG), _call([I64] * 3)
 
 
 @intrinsic
 def _call_four(typing: Any, f: Any, a: Any, b: Any, c: Any, d: Any) -> Any:
-    return types.void(LONG, LONG, LONG, LONG, LONG), _call(ir.VoidType(), [I64] * 4)
+    return types.void(LONG, LONG, LONG, LONG, LONG), _call([I64] * 4)
 
 
 @intrinsic
 def _call_five(typing: Any, f: Any, a: Any, b: Any, c: Any, d: Any, e: Any) -> Any:
-    return types.void(LONG, LONG, LONG, LONG, LONG, LONG), _call(ir.VoidType(), [I64] * 5)
+    return types.void(LONG, LONG, LONG, LONG, LONG, LONG), _call([I64] * 5)
 
 
 @intrinsic
 def _call_nine(typing: Any, f: Any, a: Any, b: Any, c: Any, d: Any, e: Any, g: Any, h: Any, i: Any, j: Any) -> Any:
-    return types.void(*[LONG] * 10), _call(ir.VoidType(), [I64] * 9)
-
-
-@intrinsic
-def _call_ten(typing: Any, f: Any, a: Any, b: Any, c: Any, d: Any, e: Any, g: Any, h: Any, i: Any, j: Any, k: Any) -> Any:
-    return types.void(*[LONG] * 11), _call(ir.VoidType(), [I64] * 10)
+    return types.void(*[LONG] * 10), _call([I64] * 9)
 
 
 @intrinsic
@@ -132,20 +123,6 @@ def scales_of(rows: Any, i: int) -> Any:
 
 
 @inner
-def dot(rows: Any, i: int, x: Any, token: int) -> Any:
-    """Row `i` · token `token` of `x` -> float32."""
-    there, its_scales = x.values + token * x.values_stride, x.scales + token * x.scales_stride
-    return _call_dot(rows.dot, weights_of(rows, i), scales_of(rows, i), there, its_scales, rows.k)
-
-
-@inner
-def dots(rows: Any, i: int, x: Any, tokens: int, out: int, out_stride: int) -> None:
-    """Row `i` with every token, written to the addresses out + token · out_stride: the bits of `dot`."""
-    row, scales = weights_of(rows, i), scales_of(rows, i)
-    _call_ten(rows.dots, row, scales, x.values, x.values_stride, x.scales, x.scales_stride, tokens, out, out_stride, rows.k)
-
-
-@inner
 def prepare(rows: Any, x: Any, token: int, prepared: int) -> None:
     """Lays token `token` of `x` out at an address for `products`, rows.prepared_bytes long. Those of 0 bytes are left where they are."""
     there, its_scales = x.values + token * x.values_stride, x.scales + token * x.scales_stride
@@ -161,19 +138,22 @@ def prepare_all(rows: Any, x: Any, tokens: int, prepared: int, prepared_stride: 
 
 
 @inner
-def products(rows: Any, i: int, far: int, prepared: int, prepared_stride: int, tokens: int, out: int, out_stride: int) -> None:
-    """`dots` of prepared tokens (of rows that need none: of the values themselves): the same bits, in half the time.
-
-    `far` is IN_ORDER where the rows after i are read next, else SCATTERED.
-    """
-    row, scales = weights_of(rows, i), scales_of(rows, i)
-    _call_nine(rows.products, row, scales, far, prepared, prepared_stride, tokens, out, out_stride, rows.k)
+def list_row(rows: Any, listed: Longs, place: int, i: int, far: int) -> None:
+    """Row i becomes listed[place] int64 [LISTED]; while it is read, what lies `far` bytes ahead is asked for."""
+    listed[place, 0], listed[place, 1], listed[place, 2] = weights_of(rows, i), scales_of(rows, i), far
 
 
 @inner
-def axpys(rows: Any, chosen: int, factors: int, count: int, raw: int) -> None:
-    """raw += factor · row for each of `count` rows, in order. `chosen` int64 [count, 2]: addresses as `weights_of` and `scales_of` give."""
-    _call_five(rows.axpys, chosen, factors, count, raw, rows.k)
+def products(rows: Any, listed: int, count: int, prepared: int, prepared_stride: int, tokens: int, out: int, strides: Any) -> None:
+    """`count` listed rows with every prepared token (of rows that need no preparing: the values themselves), a row's product with a token
+    written to out + row · strides[0] + token · strides[1]: all are addresses and bytes."""
+    _call_nine(rows.products, listed, count, prepared, prepared_stride, tokens, out, strides[0], strides[1], rows.k)
+
+
+@inner
+def axpys(rows: Any, listed: int, factors: int, count: int, raw: int) -> None:
+    """raw += factor · row for each of `count` listed rows, in order. All are addresses."""
+    _call_five(rows.axpys, listed, factors, count, raw, rows.k)
 
 
 @inner

@@ -1,7 +1,7 @@
 """A format's functions called as C functions: what kernels call, without a kernel around it."""
 
 from collections.abc import Sequence
-from ctypes import CFUNCTYPE, c_float, c_int64
+from ctypes import CFUNCTYPE, c_int64
 from typing import Any
 
 import torch
@@ -39,37 +39,29 @@ def input_at(x: Input, token: int) -> tuple[int, int]:
     return x.values[token:].data_ptr(), 0 if x.scales is None else x.scales[token:].data_ptr()
 
 
-def dot(rows: Rows, i: int, x: Input, token: int) -> float:
-    call = CFUNCTYPE(c_float, *[c_int64] * 5)(functions(rows.format.name).dot)
-    return float(call(*row_at(rows, i), *input_at(x, token), rows.k))
-
-
-def every_dot(rows: Rows, x: Input) -> Tensor:
-    """float32 [T, n], one at a time."""
-    return torch.tensor([[dot(rows, i, x, token) for i in range(len(rows))] for token in range(len(x))]).reshape(len(x), len(rows))
-
-
-def dots(rows: Rows, x: Input) -> Tensor:
-    """float32 [T, n], all tokens of a row at once."""
-    out = torch.empty(len(x), len(rows))
-    call = _procedure(functions(rows.format.name).dots, 10)
-    scales_stride = 0 if x.scales is None else x.scales.stride(0) * 4
-    for i in range(len(rows)):
-        stride = x.values.stride(0) * x.values.element_size()
-        values, scales = input_at(x, 0)
-        call(*row_at(rows, i), values, stride, scales, scales_stride, len(x), out[:, i:].data_ptr(), 4 * len(rows), rows.k)
-    return out
-
-
 def products(rows: Rows, x: Input) -> Tensor:
-    """float32 [T, n], through prepared tokens."""
+    """float32 [T, n], all tokens of a row at once."""
     name, out = rows.format.name, torch.empty(len(x), len(rows))
     prepared = prepare(name, x, rows.k)
+    table, stride = listed(rows, range(len(rows))), prepared.stride(0) * prepared.element_size()
     call = _procedure(functions(name).products, 9)
-    for i in range(len(rows)):
-        stride = prepared.stride(0) * prepared.element_size()
-        call(*row_at(rows, i), 0, prepared.data_ptr(), stride, len(x), out[:, i:].data_ptr(), 4 * len(rows), rows.k)
+    call(table.data_ptr(), len(rows), prepared.data_ptr(), stride, len(x), out.data_ptr(), 4, 4 * len(rows), rows.k)
     return out
+
+
+def listed(rows: Rows, chosen: Sequence[int]) -> Tensor:
+    """int64 [m, 3]: addresses of weights and scales, and nothing to ask for."""
+    return torch.tensor([(*row_at(rows, i), 0) for i in chosen], dtype=torch.int64).reshape(len(chosen), 3)
+
+
+def lonely_products(rows: Rows, x: Input) -> Tensor:
+    """float32 [T, n], each row with each token by itself."""
+    found = [products(rows[i : i + 1], alone(x, token)) for token in range(len(x)) for i in range(len(rows))]
+    return torch.cat([torch.empty(0, 1), *found]).reshape(len(x), len(rows))
+
+
+def alone(x: Input, token: int) -> Input:
+    return Input(x.values[token : token + 1], None if x.scales is None else x.scales[token : token + 1])
 
 
 def prepare(name: FormatName, x: Input, k: int) -> Tensor:
@@ -84,7 +76,7 @@ def prepare(name: FormatName, x: Input, k: int) -> Tensor:
 
 def axpys(rows: Rows, chosen: Sequence[int], factors: Tensor, raw: Tensor) -> None:
     """raw += factor · row, in order."""
-    table = torch.tensor([row_at(rows, i) for i in chosen], dtype=torch.int64).reshape(len(chosen), 2)
+    table = listed(rows, chosen)
     call = _procedure(functions(rows.format.name).axpys, 5)
     call(table.data_ptr(), factors.data_ptr(), len(chosen), raw.data_ptr(), rows.k)
 

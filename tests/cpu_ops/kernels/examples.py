@@ -29,7 +29,7 @@ def results_of_rows(rows: Rows, x: Input) -> Tensor:
     """Through each of the functions of a row."""
     raw, factors = calls.raw_sums(rows), torch.tensor([1.0, -2.0, 3.0, 1.0, 5.0])
     calls.axpys(rows, range(5), factors, raw)
-    parts = [calls.every_dot(rows, x), calls.dots(rows, x), calls.products(rows, x), calls.settled(rows, raw)]
+    parts = [calls.lonely_products(rows, x), calls.products(rows, x), calls.settled(rows, raw)]
     return torch.cat([part.flatten() for part in parts])
 
 

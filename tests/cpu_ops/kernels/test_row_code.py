@@ -9,7 +9,7 @@ from torch import Tensor
 from models.bits import BITS, FORMAT_NAMES, GROUP, FormatName
 from models.formats import FORMATS, Input
 from models.rows import Rows
-from tests.cpu_ops.kernels.calls import ask, axpys, dots, every_dot, products, random, raw_sums, record_views, settled
+from tests.cpu_ops.kernels.calls import ask, axpys, lonely_products, products, random, raw_sums, record_views, settled
 
 each_format = pytest.mark.parametrize("name", FORMAT_NAMES)
 
@@ -32,8 +32,7 @@ def close(got: Tensor, wanted: Tensor) -> None:
 @given(data=st.data())
 def test_products_of_any_width_and_number_of_tokens(name: FormatName, data: st.DataObject) -> None:
     rows, x = example(name, 3, data.draw(widths(name)), data.draw(st.integers(0, 16)), data.draw(st.integers(0, 99)))
-    one_at_a_time = every_dot(rows, x)
-    assert torch.equal(dots(rows, x), one_at_a_time)
+    one_at_a_time = lonely_products(rows, x)
     assert torch.equal(products(rows, x), one_at_a_time)
     if len(x) > 0:
         terms = x.decode().double().abs() @ rows.decode().double().abs().T
@@ -75,7 +74,7 @@ def test_a_scale_that_is_no_number_spoils_its_group_and_no_other(name: FormatNam
     axpys(rows, [0, 1, 2, 3, 4], torch.ones(5), raw)
     spoilt = torch.arange(11 * GROUP) // GROUP == group
     assert torch.equal(settled(rows, raw).isfinite(), ~spoilt)
-    for product in (every_dot(rows, x), products(rows, x)):
+    for product in (lonely_products(rows, x), products(rows, x)):
         assert torch.equal(product.isfinite().all(0), torch.arange(5) != 2)
 
 
@@ -97,7 +96,7 @@ def test_the_extreme_bytes_do_not_saturate() -> None:
     rows = Rows(FORMATS["int8"], k, (torch.full((1, k), -128, dtype=torch.int8), torch.ones(1, 11, dtype=torch.float16)))
     for value in (127, -127):
         x = Input(torch.full((1, k), value, dtype=torch.int8), torch.ones(1, 11))
-        assert every_dot(rows, x).item() == products(rows, x).item() == -128 * value * k
+        assert products(rows, x).item() == -128 * value * k
 
 
 @pytest.mark.parametrize("name", ["bf16", "float32"])
@@ -116,7 +115,7 @@ def test_an_input_that_is_no_number_spoils_its_token_and_no_other(name: FormatNa
     values = random(5, 9 * GROUP)
     values[3, 100] = float("nan")
     rows, x = record_views(name, random(4, 9 * GROUP)), FORMATS[name].input(values)
-    for product in (dots(rows, x), products(rows, x)):
+    for product in (lonely_products(rows, x), products(rows, x)):
         assert torch.equal(product.isnan().any(1), torch.arange(5) == 3)
 
 

@@ -151,6 +151,7 @@ class LayerwiseModel:
 
 def shared_cache(spec: ModelSpec, context: int, device: torch.device) -> KvCache:
     """A cache for one sequence in which every layer has the same memory: each is done with it before the next begins."""
-    cache = KvCache(replace(spec, n_layers=1), slots=1, context=context, device=device)
-    cache.keys, cache.values = list(cache.keys) * spec.n_layers, list(cache.values) * spec.n_layers
+    of_one = replace(spec, n_layers=1, turned=(), windowed=(), predictors=None)
+    cache = KvCache(of_one, slots=1, context=context, device=device)
+    cache.spec, cache.keys, cache.values = spec, list(cache.keys) * spec.n_layers, list(cache.values) * spec.n_layers
     return cache

@@ -74,7 +74,7 @@ def read_llama(
     config.expect("pretraining_tp", 1)
     attention_bias = config.flag("attention_bias", default=False)
     return ModelSpec(
-        family=config.text("model_type"),
+        family=config.text("model_type", "llama"),
         n_layers=config.count("num_hidden_layers"),
         hidden=hidden,
         n_heads=heads,

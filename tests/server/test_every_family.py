@@ -22,6 +22,7 @@ from profiles.corpus import Chunk, Text
 from profiles.firing import FiringProfile
 from profiles.record import record
 from server.load import load_model
+from server.watching import Layout, Watch
 from tests.conftest import PackedOf
 from tests.families import ALL
 from tests.models.running import Part, dense
@@ -75,7 +76,7 @@ def step_of(parts: Sequence[Part]) -> Step:
 
 def split_logits(packed: PackedModel, plan: Placement) -> Tensor:
     staging = Staging(torch.device("cpu"), tokens=64, hidden=packed.manifest.spec.hidden)
-    forward, _cache = load_model(packed, profile_of(packed), plan, staging)
+    forward = load_model(packed, profile_of(packed), plan, staging, Watch(Layout.of(plan)))[0]
     return torch.cat([forward(step_of(parts)) for parts in STEPS])
 
 

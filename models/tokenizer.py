@@ -10,6 +10,7 @@ import tokenizers
 from models.errors import BadCheckpoint
 from models.foreign_json import read_json
 from models.older_tokenizer import MERGES, PIECES, VOCAB, read_older
+from models.vocabulary import fitted
 
 TOKENIZER_FILE = "tokenizer.json"
 
@@ -27,12 +28,10 @@ class Tokenizer:
     def open(cls, folder: Path, vocab: int | None = None) -> "Tokenizer":
         """`tokenizer.json`, or what older repositories have, and `tokenizer_config.json`; BadCheckpoint says what is wrong.
 
-        With `vocab`, the rows of the model's embedding, a tokenizer that gives other ids is refused.
+        With `vocab`, the rows of the model's embedding, it gives no other ids (`vocabulary.fitted`).
         """
         path, core = folder / TOKENIZER_FILE, read_core(folder)
-        largest = max(core.get_vocab(with_added_tokens=True).values(), default=0)
-        if vocab is not None and largest >= vocab:
-            raise BadCheckpoint(path, f"gives token ids up to {largest}, but the model knows only {vocab} tokens")
+        core = core if vocab is None else fitted(core, vocab, path)
         core.no_truncation()
         core.no_padding()
         settings = read_json(folder / "tokenizer_config.json")

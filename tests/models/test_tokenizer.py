@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import AddedToken, decoders, models, pre_tokenizers, processors
 from tokenizers import Tokenizer as Core
-from tokenizers import decoders, models, pre_tokenizers
 
 from models.errors import BadCheckpoint
 from models.tokenizer import IncrementalDecoder, Tokenizer
@@ -95,5 +95,30 @@ def test_a_special_token_shows_in_a_table_but_not_in_the_text() -> None:
 def test_a_tokenizer_of_another_model_is_refused(tmp_path: Path) -> None:
     folder = folder_with(tmp_path, None)
     assert Tokenizer.open(folder, 258).vocab_size == 258
-    with pytest.raises(BadCheckpoint, match="ids up to 257, but the model knows only 257 tokens"):
-        Tokenizer.open(folder, 257)
+    with pytest.raises(BadCheckpoint, match="ids up to 255, but the model knows only 200 tokens"):
+        Tokenizer.open(folder, 200)
+
+
+def test_a_special_token_that_the_model_has_no_row_for_is_text_like_any_other(tmp_path: Path) -> None:
+    """As a pad that was added when the model was tuned; its name in a text would look past the end of the embedding."""
+    core = byte_core()
+    core.add_special_tokens(["<pad>"])
+    core.save(str(tmp_path / "tokenizer.json"))
+    whole, fitting = Tokenizer.open(tmp_path), Tokenizer.open(tmp_path, 258)
+    assert whole.encode("a<pad></s>")[1] == 258
+    assert fitting.encode("a</s>") == whole.encode("a</s>")
+    assert max(fitting.encode("a<pad>b")) < 258
+    assert fitting.decode(fitting.encode("a<pad>b")) == "a<pad>b"
+
+
+def test_a_token_of_text_or_one_put_around_every_text_must_have_a_row(tmp_path: Path) -> None:
+    core = byte_core()
+    core.add_tokens([AddedToken("word", special=False)])
+    core.save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(BadCheckpoint, match="ids up to 258, but the model knows only 258"):
+        Tokenizer.open(tmp_path, 258)
+    core = byte_core()
+    core.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 256)])
+    core.save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(BadCheckpoint, match="ids up to 256, but the model knows only 256"):
+        Tokenizer.open(tmp_path, 256)

@@ -8,6 +8,8 @@ from models.architectures import FAMILIES
 from models.checkpoint.gguf_blocks import DECODERS, EXACT, OWN
 from models.checkpoint.gguf_config import ARCHITECTURES
 from models.checkpoint.gguf_tokenizer import SPLITS
+from tests.checkpoints import LLAMA_VARIANTS, OWN_VARIANTS
+from tests.families import ALL, REFERENCED
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "formats.md"
 FLOATS = {("F32", "float32"), ("F16", "float32"), ("BF16", "float32"), ("BF16", "bf16")}  # encoding them loses nothing
@@ -23,6 +25,22 @@ def table(heading: str) -> Iterator[list[str]]:
 
 def quoted(cell: str) -> list[str]:
     return re.findall(r"`([^`]+)`", cell)
+
+
+def test_the_families_are_those_of_the_registry() -> None:
+    said = {(tuple(quoted(row[1])), tuple(quoted(row[2]))) for row in table("Families")}
+    assert said == {(family.model_types, family.classes) for family in FAMILIES}
+
+
+def test_every_family_has_rows_in_the_parity_test_and_every_row_a_family() -> None:
+    rows = [quoted(row[5]) for row in table("Families")]
+    assert all(rows)
+    assert sorted(name for names in rows for name in names) == sorted([*LLAMA_VARIANTS, *OWN_VARIANTS, *ALL])
+
+
+def test_what_is_marked_is_what_the_numpy_reference_is_for() -> None:
+    marked = {name for row in table("Families") for name in re.findall(r"`([^`]+)`†", row[5])}
+    assert marked == set(REFERENCED)
 
 
 def test_architectures_of_gguf() -> None:

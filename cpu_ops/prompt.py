@@ -28,7 +28,7 @@ from models.formats import Input
 from models.rows import Rows
 from models.spec import FfnRule
 
-FEW_PASS = 0.3  # up to this share of gates that pass, a row of `up` and a token by themselves are faster than a tile and all
+FEW_PASS = 0.25  # up to this share of gates that pass, a row of `up` and a token by themselves are faster than a tile and all
 TOKENS = 128  # laid out they stay in the second cache; and their activations and lists take little memory
 
 

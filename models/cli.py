@@ -1,4 +1,4 @@
-"""The command `models`: pack, list, rm, show, params.
+"""The command `models`: pack, pull, list, rm, show, params.
 
 What was recorded of a model's neurons is known one floor up; `main` is told how to ask for it (`profiles/models_cli.py`).
 """
@@ -19,6 +19,7 @@ from models.params import Activity, activity_at, every_neuron, parts_of, table
 from models.paths import BUNDLED_NAME
 from models.predictor_folder import open_predictor_folder
 from models.predictors import HEADER, pack_predictors
+from models.pull import pull
 from models.show import format_count, shown
 from models.units import format_bytes
 
@@ -36,6 +37,7 @@ def main(argv: Sequence[str] | None = None, recorded: Recorded = nothing_recorde
 def commands(recorded: Recorded) -> dict[str, Subcommand]:
     return {
         "pack": pack_command,
+        "pull": pull_command,
         "list": list_command,
         "rm": rm_command,
         "show": partial(show_command, recorded),
@@ -50,6 +52,10 @@ def build_parser() -> Parser:
     pack.add_argument("model", nargs="?", default=BUNDLED_NAME, metavar="MODEL", help="a folder with config.json and safetensors files")
     pack.add_argument("--format", choices=FORMAT_NAMES, help=f"how weights are stored (default: {DEFAULT_FORMAT})")
     pack.add_argument("--predictors", type=Path, metavar="FOLDER", help="PowerInfer's model_0.pt, …, packed beside the model")
+    pulling = commands.add_parser("pull", help="fetch a model from a hub: only the files it needs, into the hub's own cache")
+    pulling.add_argument("repo", metavar="REPO", help="owner/name; other commands then know it by that name")
+    pulling.add_argument("--revision", metavar="NAME", help="a branch, a tag or a commit (default: the newest)")
+    pulling.add_argument("--file", nargs="+", default=[], metavar="NAME", help="of several models in a repository, the one to fetch")
     commands.add_parser("list", help="show what was packed, with sizes")
     show = commands.add_parser("show", help="say what a model is: its shape, its bytes, what is sparse in it, what is missing")
     show.add_argument("model", nargs="?", default=BUNDLED_NAME, metavar="MODEL", help="a model folder; config.json alone will do")
@@ -68,6 +74,12 @@ def pack_command(args: argparse.Namespace) -> int:
     if args.predictors is not None:
         pack_predictors(model, open_predictor_folder(args.predictors, model.manifest.spec))
     print(f"{model.folder.name}: {describe(model.manifest)}\n{model.folder}")
+    return 0
+
+
+def pull_command(args: argparse.Namespace) -> int:
+    folder = pull(args.repo, revision=args.revision, files=args.file)
+    print(f"{args.repo} is in {folder}; `models show {args.repo}` says what it is")
     return 0
 
 

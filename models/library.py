@@ -1,6 +1,7 @@
 """The models a person has: the bundled one, folders they name, and what was packed from them. Torch-free."""
 
 import fcntl
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,9 +15,10 @@ from models.checkpoint.weights import has_weights
 from models.errors import BadArtefact, BadCheckpoint, BadValue, Unavailable
 from models.layout import MANIFEST_FILE
 from models.manifest import Manifest, load_manifest
-from models.paths import BUNDLED_MODEL, BUNDLED_NAME, home
+from models.paths import BUNDLED_MODEL, BUNDLED_NAME, home, pulled_folder
 
 LOCK_FILE = ".lock"  # held by whoever writes the folder it lies in
+REPO = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)  # owner/name, as hubs have them
 DEFAULT_FORMAT: FormatName = "bf16"  # as near to the checkpoint as a fast format gets; smaller ones are asked for
 
 
@@ -62,9 +64,11 @@ def find(model: str) -> Path:
             return _speakable(only_gguf(path) or path.resolve())
         if model and "/" not in model and (shelf() / model).is_dir():
             return shelf() / model
+        if REPO.fullmatch(model) and pulled_folder(model).is_dir():
+            return pulled_folder(model).resolve()
     except (OSError, RuntimeError) as error:  # a name too long, a home nobody has
         raise BadCheckpoint(path, f"cannot be looked up: {error}") from None
-    raise BadCheckpoint(path, "is neither a model directory nor the name of a packed model (`models list` shows those)")
+    raise BadCheckpoint(path, "is neither a model directory nor the name of a packed model (`models list` shows those) or of a pulled one")
 
 
 def only_gguf(folder: Path) -> Path | None:

@@ -21,6 +21,11 @@ def home() -> Path:
     return (Path(cache) if cache else Path.home() / ".cache") / "thermocline"
 
 
+def pulled_folder(repo: str) -> Path:
+    """Where `models pull owner/name` puts links to what it fetched."""
+    return home() / "pulled" / repo
+
+
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """Yields a temporary path beside `path`; renames it when the block succeeds, removes it when it does not.

@@ -22,7 +22,7 @@ HOMES = {  # the only places a library may be imported in
 }
 ENVIRONMENT_READERS = ("server/config.py", "models/paths.py")
 ENVIRONMENT = {"environ", "environb", "getenv", "getenvb", "putenv", "unsetenv"}
-OPTIONAL = {"triton"}  # libraries that may be missing, and so may be imported inside a function
+OPTIONAL = {"triton", "huggingface_hub"}  # libraries that may be missing, and so may be imported inside a function
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 
 SOURCES = sorted(path.relative_to(ROOT) for floor in FLOORS for path in (ROOT / floor).rglob("*.py"))

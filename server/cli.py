@@ -3,27 +3,32 @@
 import argparse
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from pathlib import Path
 
 import placement.cli
 import profiles.cli
 import profiles.models_cli
 from cpu_ops.topology import set_threads
-from models.arguments import Parser
+from models.arguments import Parser, count
 from models.command import run, run_subcommand
 from models.errors import ThermoclineError
 from placement.report import report
 from server.api.app import Door
+from server.api.loading import answering_meanwhile
 from server.api.serve import serve
+from server.bench import Plan, bench
 from server.bridge import Bridge
 from server.config import Config, build, choose, read_config, read_keys
 from server.grammars import Grammars
 from server.listening import listening, url_of
 from server.load import Ready, load
 from server.logs import start_logging
+from server.offline import variants
+from server.perplexity import perplexity
 from server.service import Service
-from server.settings import GROUPS, add_flags
+from server.settings import GROUPS, LOADING, add_flags
 
 WHERE_FROM = (
     "Each of these is also a variable (--max-stall: THERMOCLINE_MAX_STALL) and a line of the TOML file (max-stall = 200); "
@@ -42,7 +47,52 @@ def build_parser() -> Parser:
     showing = commands.add_parser("config", help="show every setting, and where its value comes from", epilog=WHERE_FROM)
     for command in (serving, showing):
         add_flags(command, GROUPS)
+    add_bench(commands.add_parser("bench", help="measure tokens per second, for each format and split"))
+    add_perplexity(commands.add_parser("perplexity", help="score a text, for each format and split: what a choice costs in quality"))
     return parser
+
+
+def add_bench(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--prompt", type=lengths("--prompt"), default=(64, 512), metavar="N,N", help="lengths to read; default: 64,512")
+    parser.add_argument("--depth", type=lengths("--depth"), default=(16, 512), metavar="N,N", help="to write after; default: 16,512")
+    parser.add_argument("--write", type=count("--write"), default=64, metavar="N", help="tokens to write; default: %(default)s")
+    parser.add_argument("--rounds", type=count("--rounds"), default=3, metavar="N", help="default: %(default)s")
+    add_variants(parser)
+
+
+def add_perplexity(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", type=Path, metavar="FILE", help="a text in UTF-8")
+    parser.add_argument("--tokens", type=count("--tokens"), default=16384, metavar="N", help="of the text, at most; default: %(default)s")
+    add_variants(parser)
+
+
+def add_variants(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--formats", type=names, metavar="A,B", help="every one of these; default: that of --format")
+    parser.add_argument("--vrams", type=names, metavar="SIZE,SIZE", help="every one of these; default: that of --vram")
+    add_flags(parser, LOADING)
+
+
+def names(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",")]
+
+
+def lengths(flag: str) -> Callable[[str], tuple[int, ...]]:
+    return lambda text: tuple(count(flag)(word) for word in names(text))
+
+
+def bench_command(args: argparse.Namespace) -> int:
+    plan = Plan(args.prompt, args.depth, args.write, args.rounds)
+    return tell(bench(variants(read_config(args), args.formats, args.vrams), plan))
+
+
+def perplexity_command(args: argparse.Namespace) -> int:
+    return tell(perplexity(variants(read_config(args), args.formats, args.vrams), args.file, args.tokens))
+
+
+def tell(lines: Iterable[str]) -> int:
+    for line in lines:
+        print(line)
+    return 0
 
 
 def config_command(args: argparse.Namespace) -> int:
@@ -62,7 +112,8 @@ def run_command(args: argparse.Namespace) -> int:
     start_logging(config.log_format)
     door = Door(read_keys(config), config.cors_origins)
     with listening(config.host, config.port) as taken:
-        ready = load(config)
+        with answering_meanwhile(taken):
+            ready = load(config)
         print(report(ready.plan))
         bridge = Bridge(ready.engine, slots=config.slots, queue_size=config.queue, prepare=partial(set_threads, config.threads))
         bridge.start()
@@ -98,7 +149,7 @@ def welcome(url: str, ready: Ready) -> str:
     return f"{ready.manifest.name} is ready at {url}/v1. Try:\n  curl {url}/v1/completions -H 'Content-Type: application/json' -d '{body}'"
 
 
-SUBCOMMANDS = {"run": run_command, "config": config_command}
+SUBCOMMANDS = {"run": run_command, "config": config_command, "bench": bench_command, "perplexity": perplexity_command}
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "models": profiles.models_cli.main,
     "profiles": profiles.cli.main,

@@ -125,9 +125,7 @@ class HealthAnswer(BaseModel):
 
 
 Document = dict[str, Any]
-STREAM_CONTENT: Document = {
-    "text/event-stream": {"schema": {"type": "string", "description": "events of `data: {…}`, then `data: [DONE]`"}}
-}
+STREAM_CONTENT: Document = {"text/event-stream": {"schema": {"description": "With `stream`: events of `data: {…}`, then `data: [DONE]`."}}}
 COMPLETION: Document = {"model": Completion, "content": STREAM_CONTENT}
 CHAT: Document = {"model": ChatCompletion, "content": STREAM_CONTENT}
 ERRORS: dict[int | str, Document] = {

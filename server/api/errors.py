@@ -51,6 +51,11 @@ class NoChatTemplate(Exception):
         super().__init__(f"the model {model!r} has no chat template; start the server with --chat-template FILE, or use /v1/completions")
 
 
+class Loading(Exception):
+    def __init__(self) -> None:
+        super().__init__("the model is loading; try again soon")
+
+
 class Unauthorized(Exception):
     def __init__(self) -> None:
         super().__init__("this server wants an API key: send it as 'Authorization: Bearer KEY'")
@@ -91,6 +96,7 @@ TABLE: dict[type[Exception], Answer] = {
     TooLarge: Answer(413, "invalid_request_error", "body_too_large"),
     QueueFull: Answer(503, "overloaded_error", "queue_full", RETRY),
     TooManyWatchers: Answer(503, "overloaded_error", "too_many_watchers", RETRY),
+    Loading: Answer(503, "overloaded_error", "loading", RETRY),
     Closed: Answer(503, "overloaded_error", "shutting_down", RETRY),
     StepFailed: Answer(500, "server_error", "step_failed"),
 }
@@ -154,4 +160,5 @@ def complaint(errors: Sequence[Any]) -> tuple[str | None, str]:
         return None, f"the body is not a JSON object with content-type application/json: {first['msg']}"
     if first["type"] == "extra_forbidden":
         return path[0], f"{'.'.join(path)}: unknown field"
-    return path[0], f"{'.'.join(path)}: {first['msg']}"
+    message = first["msg"].removeprefix("Value error, ")  # pydantic's words around ours
+    return path[0], f"{'.'.join(path)}: {message}"

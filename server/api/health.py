@@ -1,7 +1,4 @@
-"""GET /health: 200 while requests can be served, 503 when the engine has stopped.
-
-While the model loads the port is bound and connections wait, so a check with a timeout fails until the server is ready.
-"""
+"""GET /health: 200 while requests can be served, 503 when the engine has stopped; while the model loads, `loading.py` answers."""
 
 from fastapi import APIRouter, Request
 

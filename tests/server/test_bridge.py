@@ -1,6 +1,7 @@
 """From asyncio to the engine thread and back, with a model that waits for the test."""
 
 import asyncio
+import threading
 from collections.abc import Coroutine
 from typing import Any
 
@@ -167,9 +168,14 @@ def test_a_choice_that_nobody_reads_keeps_its_place_until_it_is_read_or_given_up
 
 
 class Lost(MemoryModel):
-    """A device that is gone after its first step: nothing helps."""
+    """A device that is gone after its first step, which waits until all have asked: nothing helps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.all_asked = threading.Event()
 
     def __call__(self, step: Step) -> Tensor:
+        assert self.all_asked.wait(10)
         if self.steps:
             raise RuntimeError("no such device")
         return super().__call__(step)
@@ -182,6 +188,7 @@ def gone() -> None:
 def test_when_the_device_is_lost_everybody_hears_of_it_and_nobody_new_is_taken(tokenizer: Tokenizer) -> None:
     async def story(bridge: Bridge) -> None:
         jobs = [bridge.submit(some(tokenizer)) for _ in range(4)]
+        model.all_asked.set()
         for job in jobs:
             with pytest.raises(StepFailed):
                 await finished(job)
@@ -189,7 +196,8 @@ def test_when_the_device_is_lost_everybody_hears_of_it_and_nobody_new_is_taken(t
         with pytest.raises(Closed):
             bridge.submit(some(tokenizer))
 
-    engine = Engine(Lost(), Scheduler(Slots(1), Pace(8)), 64, recover=gone)
+    model = Lost()
+    engine = Engine(model, Scheduler(Slots(1), Pace(8)), 64, recover=gone)
     bridge = Bridge(engine, slots=1, queue_size=4, prepare=list)
     bridge.start()
     within(story(bridge))
@@ -201,8 +209,11 @@ def test_whoever_is_not_finished_when_the_bridge_stops_is_told(tokenizer: Tokeni
     async def story(bridge: Bridge) -> None:
         job = bridge.submit(some(tokenizer, 3))
         await asyncio.to_thread(model.entered.acquire)
-        model.gate.release()
-        await asyncio.to_thread(bridge.stop, 10)
+        stopping = asyncio.create_task(asyncio.to_thread(bridge.stop, 10))
+        while bridge.alive:
+            await asyncio.sleep(0.01)
+        model.gate.release(9)  # the step under way, and those that come before the word to stop does: fewer than the text has
+        assert await stopping
         with pytest.raises(StepFailed):
             await finished(job)
 

@@ -10,6 +10,9 @@ from pathlib import Path
 
 from models.arguments import Parser, count, share
 from models.bits import FORMAT_NAMES
+from models.checkpoint.gguf import is_gguf
+from models.checkpoint.gguf_config import describe as describe_gguf
+from models.checkpoint.gguf_report import report
 from models.command import Subcommand, run_subcommand
 from models.errors import BadValue
 from models.library import DEFAULT_FORMAT, entries, find, is_packed, known_manifest, remove, shelf
@@ -49,7 +52,9 @@ def build_parser() -> Parser:
     parser = Parser(prog="models", description="The models on this machine: what was packed, and packing more.")
     commands = parser.add_subparsers(dest="command", required=True)
     pack = commands.add_parser("pack", help="turn a checkpoint into neuron-major storage (other commands do it by themselves)")
-    pack.add_argument("model", nargs="?", default=BUNDLED_NAME, metavar="MODEL", help="a folder with config.json and safetensors files")
+    pack.add_argument(
+        "model", nargs="?", default=BUNDLED_NAME, metavar="MODEL", help="a GGUF file, or a folder with config.json and weights"
+    )
     pack.add_argument("--format", choices=FORMAT_NAMES, help=f"how weights are stored (default: {DEFAULT_FORMAT})")
     pack.add_argument("--predictors", type=Path, metavar="FOLDER", help="PowerInfer's model_0.pt, …, packed beside the model")
     pulling = commands.add_parser("pull", help="fetch a model from a hub: only the files it needs, into the hub's own cache")
@@ -58,9 +63,13 @@ def build_parser() -> Parser:
     pulling.add_argument("--file", nargs="+", default=[], metavar="NAME", help="of several models in a repository, the one to fetch")
     commands.add_parser("list", help="show what was packed, with sizes")
     show = commands.add_parser("show", help="say what a model is: its shape, its bytes, what is sparse in it, what is missing")
-    show.add_argument("model", nargs="?", default=BUNDLED_NAME, metavar="MODEL", help="a model folder; config.json alone will do")
+    show.add_argument(
+        "model", nargs="?", default=BUNDLED_NAME, metavar="MODEL", help="a GGUF file or a model folder; config.json alone will do"
+    )
     params = commands.add_parser("params", help="count the parameters, and those that one token activates")
-    params.add_argument("model", nargs="?", default=BUNDLED_NAME, metavar="MODEL", help="a model folder; config.json alone will do")
+    params.add_argument(
+        "model", nargs="?", default=BUNDLED_NAME, metavar="MODEL", help="a GGUF file or a model folder; config.json alone will do"
+    )
     params.add_argument("--sparsity", type=share("--sparsity"), metavar="SHARE", help="of a layer's neurons that are silent, like 0.9")
     params.add_argument("--profile", type=Path, metavar="FILE", help="what was recorded (default: where `profiles record` writes)")
     params.add_argument("--predictor-rank", type=count("--predictor-rank"), metavar="R", help="mean over the layers, to count predictors")
@@ -74,6 +83,8 @@ def pack_command(args: argparse.Namespace) -> int:
     if args.predictors is not None:
         pack_predictors(model, open_predictor_folder(args.predictors, model.manifest.spec))
     print(f"{model.folder.name}: {describe(model.manifest)}\n{model.folder}")
+    if is_gguf(find(args.model)):
+        print("\n".join(report(describe_gguf(find(args.model)), model.manifest.formats)))
     return 0
 
 

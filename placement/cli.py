@@ -30,7 +30,11 @@ def build_parser() -> Parser:
     commands = parser.add_subparsers(dest="command", required=True)
     ask = commands.add_parser("solve", help="find the placement of least predicted seconds per token")
     ask.add_argument(
-        "model", nargs="?", default=BUNDLED_NAME, metavar="MODEL", help="a folder, or a config.json; default: the bundled model"
+        "model",
+        nargs="?",
+        default=BUNDLED_NAME,
+        metavar="MODEL",
+        help="a folder, a GGUF file, or a config.json; default: the bundled model",
     )
     ask.add_argument("--vram", type=size("--vram"), metavar="SIZE", help="like 8GB or 7.5GiB; default: all the card has")
     ask.add_argument("--ram", type=size("--ram"), metavar="SIZE", help="default: all the machine has")

@@ -37,7 +37,7 @@ def build_parser() -> Parser:
     parser = Parser(prog="profiles", description="What is known of a model's neurons, and of this machine.")
     commands = parser.add_subparsers(dest="command", required=True)
     recording = commands.add_parser("record", help="run a text through a model and count how often each neuron fires")
-    add_model(recording, "a model folder (default: the bundled model)")
+    add_model(recording, "a model folder or GGUF file (default: the bundled model)")
     recording.add_argument("--corpus", nargs="+", type=Path, metavar="FILE", help="UTF-8 text (default: Python's standard library)")
     recording.add_argument(
         "--tokens", type=count("--tokens"), default=DEFAULT_TOKENS, metavar="N", help="stop after so many (default: %(default)s)"
@@ -48,7 +48,7 @@ def build_parser() -> Parser:
     add_model(importing, "a model with a folder `activation` beside it")
     importing.add_argument("--activation", type=Path, metavar="FOLDER", help="another folder with files activation_0.pt and so on")
     showing = commands.add_parser("show", help="print a profile layer by layer, and draw it")
-    add_model(showing, "a model folder, or a profile's file (default: the bundled model)")
+    add_model(showing, "a model folder, a GGUF file, or a profile's file (default: the bundled model)")
     showing.add_argument("--png", type=Path, metavar="FILE", help="where to draw (default: beside the profiles)")
     hardware = commands.add_parser("hardware", help="measure this machine, in seconds")
     hardware.add_argument("-o", "--output", type=Path, metavar="FILE", help="where to write (default: where all commands look)")

@@ -81,6 +81,7 @@ class Style:
     numbered_experts: bool = False
     ranks: Sequence[int] = ()  # of the predictors that PowerInfer puts beside the neurons, a layer each
     threshold: float | None = None
+    end_of_turn: int | None = None
     pre: str | None = None  # the split of a byte-level BPE, when the folder's tokenizer is to come along
     shard_tensors: int = 0
     keys: Mapping[str, object] = field(default_factory=dict)  # further metadata of the architecture
@@ -111,6 +112,8 @@ def convert(folder: Path, path: Path, architecture: str, style: Style = PLAIN) -
         neurons = config.get("intermediate_size") or config.get("ffn_dim") or config["ffn_hidden_size"]
         for name, tensor in predictor_tensors(layer, rank, config["hidden_size"], neurons).items():
             write_tensor(writer, name, tensor, style)
+    if style.end_of_turn is not None:
+        writer.add_eot_token_id(style.end_of_turn)
     if style.threshold is not None:
         writer.add_float32("powerinfer.sparse_threshold", style.threshold)
     if style.pre is not None:

@@ -157,6 +157,7 @@ def grouped(reading: Reading) -> Values:
     values = common(reading)
     dim = max(1, values["hidden_size"] // values["num_attention_heads"])
     dim = reading.count("attention.key_length", reading.count("rope.dimension_count", dim))
+    reading.file.metadata.expect(reading.key("tensor_data_layout"), "Meta AI original pth")  # interleaved, which it always is
     reading.file.metadata.expect(reading.key("attention.value_length"), dim)
     return values | {
         "head_dim": dim,
@@ -195,6 +196,8 @@ def qwen3(reading: Reading) -> Values:
 
 def qwen3_moe(reading: Reading) -> Values:
     """The weights of the chosen experts are divided by their sum, as in every model that was published, unless the file says otherwise."""
+    reading.file.metadata.expect(reading.key("expert_gating_func"), SOFTMAX)
+    reading.file.metadata.expect(reading.key("expert_weights_scale"), 1.0, 0.0)
     return qwen3(reading) | {
         "model_type": "qwen3_moe",
         "num_experts": reading.count("expert_count"),

@@ -5,14 +5,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from models.architectures import FAMILIES
-from models.checkpoint.gguf_blocks import DECODERS, EXACT, OWN
+from models.checkpoint.gguf_blocks import DECODERS, OWN
 from models.checkpoint.gguf_config import ARCHITECTURES
+from models.checkpoint.gguf_report import KEPT, STATED_ERROR
 from models.checkpoint.gguf_tokenizer import SPLITS
 from tests.checkpoints import LLAMA_VARIANTS, OWN_VARIANTS
 from tests.families import ALL, REFERENCED
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "formats.md"
-FLOATS = {("F32", "float32"), ("F16", "float32"), ("BF16", "float32"), ("BF16", "bf16")}  # encoding them loses nothing
 
 
 def table(heading: str) -> Iterator[list[str]]:
@@ -54,7 +54,12 @@ def test_block_types() -> None:
     rows = list(table("GGUF: block types"))
     assert {row[0] for row in rows} == set(DECODERS)
     assert {row[0] for row in rows if row[1] == "us"} == set(OWN)
-    assert {(row[0], name) for row in rows for name in row[2].split(", ") if name} == set(EXACT) | FLOATS
+    assert {(row[0], name) for row in rows for name in row[2].split(", ") if name} == KEPT
+
+
+def test_stated_errors() -> None:
+    said = {name: float(percent) / 100 for percent, name in re.findall(r"([\d.]+) % in (\w+)", DOCUMENT.read_text(encoding="utf-8"))}
+    assert said == {name: STATED_ERROR[name] for name in ("bf16", "int8", "int4")}  # type: ignore[index]
 
 
 def test_splits() -> None:

@@ -138,15 +138,18 @@ def test_a_machine_that_was_busy_while_it_was_measured_is_not_remembered(
 
 
 def test_a_gguf_file_answers_as_the_folder_it_was_made_from(config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """PowerInfer's file, with its tokenizer; its counts beside it are the profile."""
+    """PowerInfer's file, with its tokenizer; its counts beside it are the profile, and its predictors, which here name every neuron, serve."""
     (tmp_path / "file" / "activation").mkdir(parents=True)
     for layer in range(2):
         torch.save(torch.arange(96) + layer, tmp_path / "file" / "activation" / f"activation_{layer}.pt")
-    path = convert(Path(config.model), tmp_path / "file" / "relu.gguf", "llama", Style(powerinfer=True, pre="gpt-2"))
+    style = Style(powerinfer=True, pre="gpt-2", ranks=(32, 32), threshold=-1e9)
+    path = convert(Path(config.model), tmp_path / "file" / "relu.gguf", "llama", style)
     folder, file = load(config), load(replace(config, model=str(path)))
     assert "taking the counts in" in capsys.readouterr().out
     assert file.manifest.name == "relu"
     assert written(file, file.tokenizer) == written(folder, folder.tokenizer)
+    predicted = load(replace(config, model=str(path), selection="predictor"))
+    assert written(predicted, predicted.tokenizer) == written(file, file.tokenizer)
     assert file.tokenizer.encode("the neurons") == folder.tokenizer.encode("the neurons")
 
 

@@ -13,9 +13,12 @@ from safetensors.torch import save_file
 
 from models.bits import FormatName
 from models.checkpoint.gguf import read_gguf
+from models.checkpoint.gguf_blocks import EXACT
 from models.checkpoint.gguf_config import ARCHITECTURES
+from models.checkpoint.gguf_report import KEPT, STATED_ERROR
 from models.checkpoint.gguf_source import open_gguf
 from models.checkpoint.safetensors import open_safetensors
+from models.cli import main
 from models.errors import BadCheckpoint, BadConfig, MissingTensor
 from models.library import known_manifest
 from models.pack import pack, packed
@@ -135,6 +138,15 @@ def test_experts_as_they_were_written_at_first(checkpoint_of: CheckpointOf, tmp_
     assert_logits_of(checkpoint_of("mixtral"), path, tmp_path / "packed")
 
 
+def test_begin_and_end_come_from_the_file(checkpoint_of: CheckpointOf, tmp_path: Path) -> None:
+    """An end of turn ends a text too."""
+    folder = open_safetensors(checkpoint_of("silu"))
+    spec = open_gguf(convert(checkpoint_of("silu"), tmp_path / "model.gguf", "llama")).spec
+    assert (spec.bos, spec.eos) == (folder.spec.bos, folder.spec.eos) == (288, (289,))
+    spec = open_gguf(convert(checkpoint_of("silu"), tmp_path / "eot.gguf", "llama", Style(end_of_turn=7))).spec
+    assert spec.eos == (7, 289)
+
+
 def test_shards_are_one_model(checkpoint_of: CheckpointOf, tmp_path: Path) -> None:
     convert(checkpoint_of("silu"), tmp_path / "model.gguf", "llama", Style(shard_tensors=7))
     shards = sorted(tmp_path.glob("*.gguf"))
@@ -188,12 +200,13 @@ def test_rows_are_taken_over_bit_for_bit(
     assert torch.equal(spine.head.decode(), theirs["output.weight"])
 
 
-# Relative root mean square error of an ordinary `ffn_down` (Q8_0, Q4_0: groups along the neurons) and of what our formats have no
-# equal of, against the numbers of the file: as docs/formats.md states them.
-REQUANTISED = {
-    ("Q8_0", "int8"): 0.006, ("Q4_0", "int8"): 0.006, ("Q4_1", "int8"): 0.006, ("Q5_1", "int8"): 0.006, ("Q6_K", "int8"): 0.006,
-    ("Q4_K", "int8"): 0.006, ("Q5_K", "int8"): 0.006, ("Q4_0", "int4"): 0.09, ("Q8_0", "int4"): 0.09, ("Q4_K", "int4"): 0.09,
-}  # fmt: skip
+# An ordinary `ffn_down` of Q8_0 or Q4_0, whose blocks lie along the neurons, and what our formats have no equal of.
+REQUANTISED: list[tuple[str, FormatName]] = [
+    *((kind, "int8") for kind in ("Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K", "Q5_K", "Q6_K", "F16")),
+    *((kind, "int4") for kind in ("Q8_0", "Q4_0", "Q4_K", "Q6_K")),
+    ("F16", "bf16"),
+    ("Q8_0", "bf16"),
+]
 
 
 @pytest.mark.parametrize(("kind", "name"), REQUANTISED)
@@ -206,8 +219,31 @@ def test_what_is_requantised_keeps_to_the_stated_error(kind: str, name: FormatNa
     assert bank.gate is not None
     for rows, wanted in ((bank.gate, found.read("layers.0.experts.0.gate")), (bank.down, found.read("layers.0.experts.0.down").T)):
         error = (rows.decode() - wanted).square().mean().sqrt() / wanted.square().mean().sqrt()
-        assert error <= REQUANTISED[kind, name]
+        assert error <= STATED_ERROR[name]
     assert error > 0
+
+
+def test_packing_says_what_it_kept_and_what_it_encoded_anew(
+    checkpoint_of: CheckpointOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("THERMOCLINE_HOME", str(tmp_path / "home"))
+    path = convert(checkpoint_of("silu"), tmp_path / "a.gguf", "llama", Style("Q4_0", {"token_embd.weight": "Q5_1"}))
+    assert main(["pack", str(path)]) == 0
+    *_, kept, embedding, down = capsys.readouterr().out.splitlines()
+    assert set(kept.removeprefix("as in the file: ").split(", ")) == {
+        "output", "attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up",
+    }  # fmt: skip
+    assert embedding == "from Q5_1 to int8, error at most 0.006 of the weights: token_embd"
+    assert down == "from Q4_0 to int4, error at most 0.09 of the weights: ffn_down (their blocks lie along the neurons)"
+    convert(checkpoint_of("relu"), path, "llama", Style("Q4_0", powerinfer=True))
+    assert main(["pack", str(path)]) == 0
+    assert "ffn_down" in capsys.readouterr().out.splitlines()[-1].removeprefix("as in the file: ").split(", ")
+
+
+def test_what_is_said_to_be_kept_is_what_can_be() -> None:
+    """Encoding floats as wider ones loses nothing."""
+    assert KEPT - set(EXACT) == {("F32", "float32"), ("F16", "float32"), ("BF16", "float32"), ("BF16", "bf16")}
+    assert set(EXACT) <= KEPT
 
 
 @pytest.mark.parametrize(

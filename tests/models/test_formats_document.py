@@ -59,7 +59,7 @@ def test_block_types() -> None:
 
 def test_stated_errors() -> None:
     said = {name: float(percent) / 100 for percent, name in re.findall(r"([\d.]+) % in (\w+)", DOCUMENT.read_text(encoding="utf-8"))}
-    assert said == {name: STATED_ERROR[name] for name in ("bf16", "int8", "int4")}  # type: ignore[index]
+    assert said == {name: STATED_ERROR[name] for name in ("bf16", "int8", "int4")}
 
 
 def test_splits() -> None:

@@ -138,7 +138,7 @@ def test_a_machine_that_was_busy_while_it_was_measured_is_not_remembered(
 
 
 def test_a_gguf_file_answers_as_the_folder_it_was_made_from(config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """PowerInfer's file, with its tokenizer; its counts beside it are the profile, and its predictors, which here name every neuron, serve."""
+    """PowerInfer's file, with its tokenizer; its counts are the profile, and its predictors, which here name every neuron, serve."""
     (tmp_path / "file" / "activation").mkdir(parents=True)
     for layer in range(2):
         torch.save(torch.arange(96) + layer, tmp_path / "file" / "activation" / f"activation_{layer}.pt")

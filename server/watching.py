@@ -21,6 +21,7 @@ import gpu_ops
 from models.bank import NeuronBank
 from models.ffn import apply
 from models.ops import Ops, Pending
+from models.predictor import Predictor
 from models.rows import Rows
 from models.spec import FfnRule
 from models.step import Step
@@ -184,8 +185,16 @@ def fired(ops: Ops, bank: NeuronBank, x: Tensor, rule: FfnRule) -> Counts:
     passed = passes(ops, first, bias, x, rule)
     if rule.kind == "gated_both":
         passed = passed & passes(ops, bank.up, bank.up_bias, x, rule)
+    if bank.mask is not None:
+        passed = passed & masking(ops, bank.mask, x)
     counts: Counts = passed.sum(0).cpu().numpy()
     return counts
+
+
+def masking(ops: Ops, mask: Predictor, x: Tensor) -> Tensor:
+    """bool [T, N]: the neurons that a mask, which is part of the model, names."""
+    inside = ops.linear(mask.inward, ops.input(mask.inward.format, x)).relu()
+    return ops.linear(mask.outward, ops.input(mask.outward.format, inside)) >= mask.threshold
 
 
 def passes(ops: Ops, rows: Rows, bias: Tensor | None, x: Tensor, rule: FfnRule) -> Tensor:

@@ -17,7 +17,7 @@ from models.predictor import Predictor
 from models.rows import Rows
 from models.tokenizer import Tokenizer
 from models.transformer import Transformer
-from server.split_ffn import SplitBank, SplitFfn
+from server.split_ffn import SplitBank, SplitFfn, routes
 from tests.conftest import PackedOf
 from tests.models.running import Part, cache_for, dense, run_in_pieces, run_step
 
@@ -169,3 +169,14 @@ def test_a_predictor_of_an_expert_sees_the_tokens_routed_to_it(packed_of: Packed
     whole = SplitFfn(spec.rule, [[bank]], on_the_cpu(packed))
     expected = whole.start(0, state, state, None).finish()
     torch.testing.assert_close(ffn.start(0, state, state, routing).finish(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_routes_name_only_the_experts_that_are_reached() -> None:
+    routing = torch.tensor([[0.75, 0.0, 0.25, 0.0], [0.0, 0.0, 1.0, 0.0]])
+    first, second = routes(routing)
+    assert (first.expert, second.expert) == (0, 2)
+    assert first.tokens is not None
+    assert first.tokens.tolist() == [0]
+    assert second.tokens is None  # all of them
+    assert second.weights.tolist() == [[0.25], [1.0]]
+    assert routes(routing[:0]) == []

@@ -20,22 +20,23 @@ from tests.server.test_split_ffn import on_the_cpu, shuffled
 LAYOUT = Layout(n_layers=2, n_experts=1, n_neurons=10, hot=(3, 0))
 
 
-@pytest.mark.parametrize("name", ["relu", "sparsellama", "bamboo", "silu"])
+@pytest.mark.parametrize("name", ["relu", "sparsellama", "bamboo", "silu", "opt", "mixtral", "turbosparse_mixtral"])
 @pytest.mark.parametrize("hot", [0, 5, 10**9])
 def test_the_map_counts_what_the_profiler_counts(name: str, hot: int, packed_of: PackedOf) -> None:
     packed = packed_of(name, "float32")
     spec, order = packed.manifest.spec, shuffled(packed)
     hot = min(hot, spec.n_neurons)
-    banks = [[SplitBank(*pair) for pair in packed.load_banks(layer, own, [hot])] for layer, own in enumerate(order)]
-    layout = Layout(spec.n_layers, 1, spec.n_neurons, (hot,) * spec.n_layers)
+    banks = [[SplitBank(*pair) for pair in packed.load_banks(layer, own, [hot] * spec.n_experts)] for layer, own in enumerate(order)]
+    layout = Layout(spec.n_layers, spec.n_experts, spec.n_neurons, (hot,) * spec.n_banks)
     ffn = WatchingFfn(SplitFfn(spec.rule, banks, on_the_cpu(packed)), layout)
     tally = Tally(nothing_yet(spec, "", ""))
-    whole = {layer: [pair[1] for pair in packed.load_banks(layer)] for layer in range(spec.n_layers)}
+    whole = {layer: [cold for _, cold in packed.load_banks(layer)] for layer in range(spec.n_layers)}
     text = Part(0, 0, torch.randint(0, spec.vocab, (7,), generator=torch.Generator().manual_seed(3)).tolist())
     for counting in (ffn, RecordingFfn(spec.rule, whole, tally)):
         model = Transformer(spec, packed.load_spine(), counting, cpu_ops)
         run_step(model, cache_for(model), [text])
-    counted = np.stack([tally.fired[layer][order[layer][0].numpy()] for layer in range(spec.n_layers)])  # in the bank's order
+    orders = torch.cat(order).numpy()  # [L·E, N]
+    counted = np.take_along_axis(tally.fired, orders, axis=1)  # in the bank's order
     firing = ffn.take(7)
     wanted = [np.add.reduceat(row, layout.edges[:-1]) / np.diff(layout.edges) / 7 for row in counted]
     np.testing.assert_allclose(firing.cells / 255, wanted, atol=1 / 255)

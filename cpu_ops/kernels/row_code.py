@@ -18,7 +18,7 @@ from cpu_ops.kernels.target import Module, Target
 VOID = ir.VoidType()
 LISTED_BYTES = 24  # of a row in a list
 ROWS_TOGETHER = (1,)
-TOKENS_TOGETHER = (4, 1)  # that meet a row in one pass over it
+TOKENS_TOGETHER = (4, 2, 1)  # that meet a row in one pass over it
 
 
 class Row(NamedTuple):
@@ -150,7 +150,8 @@ def _prepare(code: RowCode) -> Any:
 
 
 def _products(code: RowCode) -> Any:
-    """A token alone meets several rows at once; several tokens meet one row after the other."""
+    """A token alone meets several rows at once; of several, those that meet a row together meet one row after the other: so the tokens
+    stay in the first cache, and rows wait in the second for the next tokens."""
 
     def body(builder: Builder, *arguments: Value) -> None:
         table, count, prepared, stride, tokens, out, out_row, out_token, k = arguments
@@ -165,7 +166,7 @@ def _products(code: RowCode) -> Any:
         zero, alone = constant(I64, 0), builder.icmp_signed("==", tokens, constant(I64, 1))
         _in_blocks(builder, builder.select(alone, count, zero), ROWS_TOGETHER, lambda rows: some(rows, [zero]))
         each_row = builder.select(alone, zero, count)
-        repeat(builder, zero, each_row, lambda row: _in_blocks(builder, tokens, TOKENS_TOGETHER, lambda places: some([row], places)))
+        _in_blocks(builder, tokens, TOKENS_TOGETHER, lambda places: repeat(builder, zero, each_row, lambda row: some([row], places)))
         builder.ret_void()
 
     return VOID, [I64] * 9, body

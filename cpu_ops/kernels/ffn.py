@@ -36,7 +36,8 @@ Indices = np.ndarray[Any, np.dtype[np.int64]]
 PARTS = 24  # at most: 2, 3, 4, 6, 8 and 12 threads get equal shares, and merging costs 2 % of a 7B layer's bytes
 RUN = 64  # neurons dealt at once, at most: hot neurons come first, so longer runs would give one thread all the work
 AHEAD = 4  # rows of `first` that are asked for before they are read
-BLOCK = 16  # neurons looked at before what they ask for is read
+BLOCK = 64  # neurons looked at before what they ask for is read: a whole run, which memory gives faster than pieces of 16
+LEAST = 64  # neurons of a part
 WAITING = 8  # rows of `down` that are added in one go
 ROOM = WAITING + BLOCK
 PIECES = 24  # of the merge
@@ -60,7 +61,7 @@ bank_at, call_at = block_at(BANK), block_at(CALL)
 
 def parts_of(neurons: int) -> int:
     """How many parts a bank is dealt to."""
-    return max(1, min(PARTS, neurons // (4 * BLOCK)))
+    return max(1, min(PARTS, neurons // LEAST))
 
 
 def run_of(neurons: int) -> int:

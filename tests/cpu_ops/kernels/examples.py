@@ -13,8 +13,10 @@ GROUPED: tuple[FormatName, ...] = ("int4", "int8")
 
 
 def rows_and_input(name: FormatName, *, exact: bool) -> tuple[Rows, Input]:
-    """Five rows of 8 + 2 + 1 groups, three tokens. If exact, what is added needs no rounding in any order, fused or not."""
-    weights, values = calls.random(5, 11 * GROUP) / 20, calls.random(3, 11 * GROUP, seed=1)
+    """Five rows of 27 groups, which have runs of every length on every CPU, and three tokens.
+
+    If exact, what is added needs no rounding in any order, fused or not."""
+    weights, values = calls.random(5, 27 * GROUP) / 20, calls.random(3, 27 * GROUP, seed=1)
     if exact and name not in GROUPED:
         weights, values = weights.mul(80).round(), values.mul(4).round()
     rows, x = Rows.encode(name, weights), FORMATS[name].input(values)

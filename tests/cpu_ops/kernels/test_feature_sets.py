@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from _pytest.mark.structures import ParameterSet
 from torch import Tensor
 
 import cpu_ops
+from cpu_ops.kernels.target import numba_target
 from cpu_ops.tiles import decode
 from models.bank import NeuronBank
 from models.bits import FORMAT_NAMES
@@ -48,12 +50,24 @@ def in_a_process(narrowed: dict[str, str], folder: Path) -> Tensor:
     return torch.frombuffer(bytearray(there.read_bytes()), dtype=torch.float32)
 
 
+AVX512 = ("+avx512f", "+avx512bw", "+avx512cd", "+avx512dq", "+avx512vl", "+avx512vnni")
+
+
+def only_with(narrowed: dict[str, str], feature: str) -> ParameterSet:
+    """A set that runs where the CPU has its last feature."""
+    lacking = pytest.mark.skipif(not numba_target().has(feature), reason=f"needs a CPU with {feature}")
+    return pytest.param(narrowed, id=feature, marks=[lacking])
+
+
 each_set = pytest.mark.parametrize(
     "narrowed",
     [
         pytest.param({"NUMBA_CPU_NAME": "generic"}, id="generic"),
         pytest.param({"NUMBA_CPU_NAME": "x86-64-v2", "NUMBA_CPU_FEATURES": "+ssse3,+sse4.1,+sse4.2"}, id="ssse3"),
         pytest.param({"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx2,+fma,-f16c"}, id="without-f16c"),
+        pytest.param({"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx2,+fma,+f16c"}, id="avx2"),
+        only_with({"NUMBA_CPU_NAME": "alderlake", "NUMBA_CPU_FEATURES": "+avx2,+fma,+f16c,+avxvnni"}, "avxvnni"),
+        only_with({"NUMBA_CPU_NAME": "znver4", "NUMBA_CPU_FEATURES": "+avx2,+fma,+f16c," + ",".join(AVX512)}, "avx512vnni"),
     ],
 )
 

@@ -43,16 +43,24 @@ class Grammars:
     eos: frozenset[int]
 
     @cached_property
-    def _tokens(self) -> LLTokenizer:
-        """Built when first needed: up to a second for a large vocabulary."""
-        return LLTokenizer(self.tokenizer.core.to_str(), n_vocab=self.vocab, eos_token=sorted(self.eos) or None)
+    def _tokens(self) -> LLTokenizer | str:
+        """Built when first needed: up to a second for a large vocabulary. For a tokenizer that the library cannot read, why not."""
+        ends = sorted(token for token in self.eos if token < self.vocab)
+        try:
+            return LLTokenizer(self.tokenizer.core.to_str(), n_vocab=self.vocab, eos_token=ends or None)
+        except ValueError as error:
+            return first_line(str(error))
 
     def bytes_of(self, token: int) -> bytes:
-        """What a token stands for; of halves of characters, too."""
+        """What a token stands for; of halves of characters, too, where the library can read the tokenizer."""
+        if isinstance(self._tokens, str):
+            return self.tokenizer.piece(token).encode()
         return self._tokens.decode_bytes([token])
 
     def guides(self, form: Form, count: int) -> list["MatcherGuide"]:
         """`count` guides at the beginning of a text; BadGrammar when there can be none."""
+        if isinstance(self._tokens, str):
+            raise BadGrammar(f"this model's tokenizer cannot be guided: {self._tokens}")
         matcher = LLMatcher(self._tokens, compiled(form), log_level=0, limits=limits())
         if matcher.is_error():
             raise BadGrammar(first_line(matcher.get_error()))

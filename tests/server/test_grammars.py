@@ -7,6 +7,7 @@ from typing import Any
 import jsonschema_rs
 import numpy as np
 import pytest
+import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -167,3 +168,15 @@ def test_a_token_that_does_not_fit_is_a_failure_of_the_guide() -> None:
 def test_a_token_is_its_bytes() -> None:
     ids = GRAMMARS.tokenizer.encode("🌊 wave", special=False)
     assert b"".join(GRAMMARS.bytes_of(token) for token in ids) == "🌊 wave".encode()
+
+
+def test_a_tokenizer_that_the_library_cannot_read_is_said_and_its_tokens_still_have_bytes() -> None:
+    core = tokenizers.Tokenizer(tokenizers.models.WordLevel({"sea": 0, "wave": 1}, unk_token="sea"))
+    grammars = Grammars(Tokenizer(core, None, None), 2, frozenset())
+    with pytest.raises(BadGrammar, match="cannot be guided"):
+        grammars.guides(Form("json_schema", {}), 1)
+    assert grammars.bytes_of(1) == b"wave"
+
+
+def test_an_end_of_text_above_the_vocabulary_is_no_obstacle() -> None:
+    assert len(Grammars(GRAMMARS.tokenizer, 4096, frozenset({0, 5000})).guides(Form("regex", "a"), 2)) == 2

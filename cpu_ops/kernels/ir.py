@@ -82,8 +82,10 @@ def total(builder: Builder, a: Value) -> Value:
 
 
 def totals(builder: Builder, vectors: Sequence[Value]) -> Value:
-    """Several float vectors -> the vector of their lanes' sums, each added in the order of `total`. Of each, 2^n."""
+    """Several float vectors -> the vector of their lanes' sums, each added in the order of `total`. Lanes are 2^n; of vectors that are not,
+    the last is added up more than once."""
     parts, left = list(vectors), vectors[0].type.count  # lanes of each that are still to be added
+    parts += [vectors[-1]] * ((1 << (len(vectors) - 1).bit_length()) - len(vectors))
     while len(parts) > 1:
         pairs = list(zip(parts[::2], parts[1::2], strict=True))
         parts = [joined(builder, a, b) if left == 1 else _halved(builder, a, b, left) for a, b in pairs]

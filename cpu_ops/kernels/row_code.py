@@ -18,7 +18,7 @@ from cpu_ops.kernels.target import Module, Target
 VOID = ir.VoidType()
 LISTED_BYTES = 24  # of a row in a list
 ROWS_TOGETHER = (1,)
-TOKENS_TOGETHER = (4, 2, 1)  # that meet a row in one pass over it
+TOKENS_TOGETHER = (4, 3, 2, 1)  # that meet a row in one pass over it
 
 
 class Row(NamedTuple):

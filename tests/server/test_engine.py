@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from models.step import Step
 from models.tokenizer import Tokenizer
 from server.engine import Engine, StepFailed
 from server.guide import GuideFailed
@@ -176,6 +177,57 @@ def test_cancelling_frees_the_slot_at_once(tokenizer: Tokenizer, steps: int) -> 
     assert len(next_one.output) == 1
     run(engine)
     assert next_one.output == greedy([4], 6)
+
+
+class Unlucky(MemoryModel):
+    """Raises in its third step, whatever is in it."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+    def __call__(self, step: Step) -> torch.Tensor:
+        logits = super().__call__(step)
+        if len(self.steps) == 3:
+            raise self.error
+        return logits
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("a kernel"), ZeroDivisionError()]
+)
+def test_after_any_failure_the_next_request_works(tokenizer: Tokenizer, error: Exception) -> None:
+    """Those of the step are told, one that waits is not harmed, and the device is asked whether it still answers."""
+    asked = []
+    engine = build_engine(Unlucky(error), slots=2)
+    engine._recover = lambda: asked.append(error)
+    built = [build_sequence(tokenizer, [1, n], GREEDY) for n in range(3)]
+    start(engine, [sequence for sequence, _ in built])
+    run(engine)
+    for _, events in built[:2]:
+        assert isinstance(events[-1], Failed)
+        assert isinstance(events[-1].error, StepFailed)
+        assert events[-1].error.cause is error
+    assert built[2][0].output == greedy([1, 2], 6)
+    assert asked == [error]
+    assert engine.numbers.failed == 2
+    assert (engine.numbers.slots_busy, engine.numbers.waiting) == (0, 0)
+
+
+def test_a_slot_that_cannot_be_filled_ends_its_sequence_only(tokenizer: Tokenizer) -> None:
+    """No memory to copy what could be used again."""
+
+    class Narrow(MemoryModel):
+        def copy(self, source: int, slot: int, count: int) -> None:
+            raise MemoryError
+
+    engine = build_engine(Narrow(), slots=2)
+    first, _ = build_sequence(tokenizer, [1] * 30, Params(max_tokens=20, temperature=0))
+    second, events = build_sequence(tokenizer, [1] * 30, GREEDY)
+    start(engine, [first, second])
+    run(engine)
+    assert isinstance(events[-1], Failed)
+    assert first.output == greedy([1] * 30, 20)
 
 
 def test_a_step_that_raises_ends_its_own_sequences_only(tokenizer: Tokenizer) -> None:

@@ -1,5 +1,7 @@
 """`server run` as a person runs it: a process, a port, a signal."""
 
+import asyncio
+import json
 import re
 import signal
 import subprocess
@@ -11,6 +13,7 @@ from pathlib import Path
 import openai
 import pytest
 
+from benchmarks.wire import Gone, connected, post
 from profiles.hardware import HardwareProfile, save_hardware
 from profiles.shelf import hardware_path
 from tests.families import make_variant
@@ -53,6 +56,47 @@ def test_a_signal_lets_a_running_stream_finish_and_then_ends_well(
         counted = [chunk.choices[0].logprobs for chunk in (first, *rest)]
         assert sum(len(logprobs.tokens or []) for logprobs in counted if logprobs) == 100
         assert process.wait(60) == 0
+
+
+async def ask_until_gone(url: str, *, reads: bool) -> list[int]:
+    """Asks for streams, one after the other, until the server hangs up; the statuses it answered with. Or reads nothing of the first."""
+    body, statuses = json.dumps({"prompt": "x", "max_tokens": 100, "ignore_eos": True, "stream": True}).encode(), list[int]()
+    try:
+        while True:
+            async with connected(url) as wire:
+                await wire.send(post("/v1/completions", body))
+                if not reads:
+                    await asyncio.sleep(60)
+                statuses.append(await wire.head())
+                await wire.body()
+    except (Gone, ConnectionError):
+        return statuses
+
+
+@pytest.mark.slow
+def test_told_to_stop_under_load_it_is_gone_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twelve clients that ask again and again, and two that read nothing; --drain 2."""
+    monkeypatch.setenv("THERMOCLINE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    save_hardware(HardwareProfile(gpu=None, cpu=CPU), hardware_path())
+    (tmp_path / "tiny").mkdir()
+    model = str(make_variant(tmp_path / "tiny", "relu"))
+
+    async def story(process: subprocess.Popen[str], url: str) -> list[list[int]]:
+        silent = [asyncio.create_task(ask_until_gone(url, reads=False)) for _ in range(2)]
+        clients = [asyncio.create_task(ask_until_gone(url, reads=True)) for _ in range(12)]
+        await asyncio.sleep(1)
+        process.terminate()
+        assert await asyncio.to_thread(process.wait, 20) == 0
+        found = await asyncio.wait_for(asyncio.gather(*clients), 10)
+        for task in silent:
+            task.cancel()
+        return found
+
+    with running(model, "--port", "0", "--threads", "1", "--drain", "2", "--queue", "4") as (process, address):
+        found = asyncio.run(story(process, address.removesuffix("/v1")))
+    assert {status for statuses in found for status in statuses} <= {200, 503}
+    assert sum(status == 200 for statuses in found for status in statuses) > 5
 
 
 @pytest.mark.slow

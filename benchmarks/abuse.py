@@ -16,7 +16,7 @@ import statistics
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,6 +62,11 @@ class Found:
             self.complain(f"{act}: status {status}")
 
     @property
+    def levels_mb(self) -> list[int]:
+        """Resident memory after each tenth of the time."""
+        return [round(self.resident[(len(self.resident) - 1) * tenth // 10] / 1e6) for tenth in range(1, 11)]
+
+    @property
     def growth(self) -> float:
         """Of the last tenth of the time over the third."""
         tenth = max(1, len(self.resident) // 10)
@@ -103,11 +108,12 @@ class Client:
         if status == 503:
             await asyncio.sleep(self.random.uniform(0, 1))
 
-    def judge(self, act: str, chosen: Solo, text: str) -> None:
+    def judge(self, act: str, chosen: Solo, text: str, timings: Mapping[str, Any]) -> None:
         verdict = chosen.judge(text)
         self.found.counts[f"text {verdict}"] += 1
         if verdict == "different":
-            self.found.complain(f"{act}: {text!r} where alone it is {chosen.text!r}")
+            read = f"{timings.get('prompt_n')} tokens read, {timings.get('cache_n')} from the cache"
+            self.found.complain(f"{act}: {text!r} where alone it is {chosen.text!r} ({read}, at {time.strftime('%H:%M:%S')})")
 
 
 async def whole(client: Client) -> None:
@@ -115,8 +121,9 @@ async def whole(client: Client) -> None:
     async with client.asking("whole", n=client.random.randint(1, 3)) as asked:
         if asked is not None:
             chosen, wire = asked
-            for choice in json.loads(await wire.body())["choices"]:
-                client.judge("whole", chosen, choice["text"])
+            answer = json.loads(await wire.body())
+            for choice in answer["choices"]:
+                client.judge("whole", chosen, choice["text"], answer.get("timings", {}))
 
 
 async def stream(client: Client) -> None:
@@ -134,15 +141,15 @@ async def read_stream(client: Client, act: str, most_pause_seconds: float) -> No
         if asked is None:
             return
         chosen, wire = asked
-        text, finish, last = "", None, {}
+        text, finish, last, timings = "", None, {}, {}
         async for event in wire.events():
-            last = event
+            last, timings = event, (event or {}).get("timings", timings)
             for choice in event["choices"] if event and "choices" in event else ():
                 text, finish = text + choice["text"], choice["finish_reason"] or finish
             await asyncio.sleep(client.random.uniform(0, most_pause_seconds))
     if last is not None or finish not in ("stop", "length"):
         return client.found.complain(f"{act}: ended without its end ({finish}, {last})")
-    client.judge(act, chosen, text)
+    client.judge(act, chosen, text, timings)
 
 
 async def leave(client: Client) -> None:
@@ -222,7 +229,7 @@ def benchmark(args: argparse.Namespace) -> int:
     for line in found.wrong:
         print(f"WRONG {line}")
     result = {"benchmark": "abuse", "minutes": args.minutes, "streams": args.streams, "model": args.model, "seed": args.seed}
-    resident = {"resident_mb": round(found.resident[-1] / 1e6, 1), "growth": round(found.growth, 4)}
+    resident = {"resident_mb": found.levels_mb, "growth": round(found.growth, 4)}
     print(json.dumps({**result, **resident, **dict(sorted(found.counts.items())), "ok": not found.counts["wrong"]}))
     return int(found.counts["wrong"] > 0)
 

@@ -23,7 +23,7 @@ from server.bridge import Bridge
 from server.config import Config, build, choose, read_config, read_keys
 from server.grammars import Grammars
 from server.listening import listening, url_of
-from server.load import Ready, load
+from server.load import Ready, load, settle
 from server.logs import start_logging
 from server.offline import variants
 from server.perplexity import perplexity
@@ -114,6 +114,7 @@ def run_command(args: argparse.Namespace) -> int:
     with listening(config.host, config.port) as taken:
         with answering_meanwhile(taken):
             ready = load(config)
+        settle()
         print(report(ready.plan))
         bridge = Bridge(ready.engine, slots=config.slots, queue_size=config.queue, prepare=partial(set_threads, config.threads))
         bridge.start()

@@ -3,6 +3,7 @@
 Knows the machine; knows no HTTP. Everything made here is kept, so that the next start skips it.
 """
 
+import gc
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -268,6 +269,12 @@ def warm_up(forward: Watched, chunk: int, pace: Pace, device: torch.device) -> N
     began = time.perf_counter()
     forward(trial_step(sizes[-1])).cpu()
     pace.took(sizes[-1], time.perf_counter() - began)
+
+
+def settle() -> None:
+    """What is loaded stays: the garbage collector need not look at it again, and so looks at what requests leave often enough."""
+    gc.collect()
+    gc.freeze()
 
 
 def keep_bytes(asked: int | None, plan: Placement) -> int:

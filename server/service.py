@@ -1,6 +1,8 @@
 """Service: what the HTTP side may know of the running model. Knows no devices and no weights."""
 
-from dataclasses import dataclass
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
 
 from models.chat import ChatTemplate
 from models.tokenizer import Tokenizer
@@ -32,3 +34,4 @@ class Service:
     log_prompts: bool = False
     plan: Placement | None = None
     held: Held | None = None
+    large_texts: Executor = field(default_factory=partial(ThreadPoolExecutor, 1))  # see `api/reading.py`; no thread until it is used

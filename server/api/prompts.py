@@ -1,11 +1,11 @@
 """What a completions request asks for: prompts in any of their four forms."""
 
-import asyncio
 from collections.abc import Iterator
 
 from server.api.asked import Asked, Prompt, assemble, check_model, check_prompts, check_together, read_params
 from server.api.errors import BadRequest
 from server.api.fields import MOST_CHOICES
+from server.api.reading import in_a_thread
 from server.api.schemas import CompletionRequest
 from server.service import Service
 
@@ -15,7 +15,7 @@ async def ask_completion(body: CompletionRequest, service: Service) -> Asked:
     check_model(body.model, service)
     check_together(body)
     check_best(body)
-    prompts = tuple(await asyncio.to_thread(lambda: list(read_prompts(body, service))))
+    prompts = tuple(await in_a_thread(lambda: list(read_prompts(body, service)), characters_of(body.prompt), service))
     max_tokens = 16 if body.max_tokens is None else body.max_tokens
     check_prompts(prompts, "prompt", max_tokens, service)
     return await assemble(body, prompts, read_params(body, max_tokens, service), service, "cmpl")
@@ -26,6 +26,13 @@ def check_best(body: CompletionRequest) -> None:
         raise BadRequest("best_of", f"must be at least n, which is {body.choices}")
     if body.stream and body.tries > body.choices:
         raise BadRequest("best_of", "cannot be larger than n in a stream: the best are known only at the end")
+
+
+def characters_of(prompt: object) -> int:
+    """Of all texts in it."""
+    if isinstance(prompt, str):
+        return len(prompt)
+    return sum(len(entry) for entry in prompt if isinstance(entry, str)) if isinstance(prompt, list) else 0
 
 
 def read_prompts(body: CompletionRequest, service: Service) -> Iterator[Prompt]:

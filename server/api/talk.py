@@ -1,11 +1,12 @@
 """What a chat request asks for: messages become one prompt through the model's chat template."""
 
-import asyncio
+from functools import partial
 
 from models.chat import ChatRefused
 from server.api.asked import Asked, Prompt, assemble, check_model, check_prompts, check_together, read_params
 from server.api.chat_schemas import ChatRequest, Message
 from server.api.errors import BadRequest, NoChatTemplate
+from server.api.reading import in_a_thread
 from server.service import Service
 
 
@@ -14,7 +15,8 @@ async def ask_chat(body: ChatRequest, service: Service) -> Asked:
     check_model(body.model, service)
     check_together(body)
     check_chat(body)
-    prompt = await asyncio.to_thread(read_messages, body.messages, service)
+    characters = sum(len(str(message.plain)) for message in body.messages)
+    prompt = await in_a_thread(partial(read_messages, body.messages, service), characters, service)
     max_tokens = service.context if body.limit is None else body.limit
     check_prompts((prompt,), "messages", max_tokens, service)
     return await assemble(body, (prompt,), read_params(body, max_tokens, service), service, "chatcmpl")

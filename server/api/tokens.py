@@ -1,6 +1,7 @@
 """POST /tokenize and /detokenize: what the model's tokenizer makes of a text, and back."""
 
 import asyncio
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
@@ -10,6 +11,7 @@ from server.api.chat_schemas import MOST_MESSAGES, Message
 from server.api.errors import BadRequest
 from server.api.fields import STRICT, Text, TokenId
 from server.api.prompts import check_ids
+from server.api.reading import in_a_thread
 from server.api.talk import read_messages
 from server.service import Service
 
@@ -49,7 +51,7 @@ class DetokenizeAnswer(BaseModel):
 @router.post("/tokenize")
 async def tokenize(body: TokenizeRequest, request: Request) -> TokenizeAnswer:
     service: Service = request.app.state.service
-    ids = await asyncio.to_thread(ids_of, body, service)
+    ids = await in_a_thread(partial(ids_of, body, service), len(body.content or ""), service)
     tokens: Any = [Piece(id=token, piece=service.tokenizer.piece(token)) for token in ids] if body.with_pieces else ids
     return TokenizeAnswer(tokens=tokens, count=len(ids), max_model_len=service.context)
 

@@ -1,0 +1,22 @@
+"""Texts become tokens in threads, so that the event loop does not wait: large ones one at a time.
+
+A tokenizer takes some two hundred bytes for each token while it works. Ten large prompts at once would take what the model has left,
+and the allocator would not give it back.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import TypeVar
+
+from server.service import Service
+
+LARGE_CHARACTERS = 1 << 16
+
+Read = TypeVar("Read")
+
+
+async def in_a_thread(read: Callable[[], Read], characters: int, service: Service) -> Read:
+    """What `read` makes of a text of so many characters. Small texts do not wait for large ones."""
+    if characters <= LARGE_CHARACTERS:
+        return await asyncio.to_thread(read)
+    return await asyncio.get_running_loop().run_in_executor(service.large_texts, read)

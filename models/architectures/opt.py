@@ -47,8 +47,8 @@ def names(spec: ModelSpec) -> Names:
 
 def read_spec(config: Config) -> ModelSpec:
     hidden, heads = config.count("hidden_size"), config.count("num_attention_heads")
-    if hidden % heads:
-        raise BadConfig(config.path, "num_attention_heads", f"{heads} does not divide hidden_size {hidden}")
+    if hidden % heads or hidden // heads % 2:
+        raise BadConfig(config.path, "num_attention_heads", f"{heads} heads do not share hidden_size {hidden} in pairs")
     if (act := config.text("activation_function", "relu")) not in ACTIVATIONS:
         raise BadConfig(config.path, "activation_function", f"{act!r} has not been tested; tested: {', '.join(ACTIVATIONS)}")
     config.expect("layer_norm_elementwise_affine", tested=True)

@@ -353,6 +353,7 @@ def test_a_window_in_use_holds_for_qwens_later_layers(tmp_path: Path) -> None:
         (OPT_125M, {"layer_norm_elementwise_affine": False}, "layer_norm_elementwise_affine"),
         (OPT_125M, {"_remove_final_layer_norm": True}, "_remove_final_layer_norm"),
         (OPT_125M, {"num_attention_heads": 7}, "num_attention_heads"),
+        (OPT_125M, {"num_attention_heads": 256}, "num_attention_heads"),
         (FALCON_7B, {"alibi": True}, "alibi"),
         (FALCON_7B, {"num_ln_in_parallel_attn": 2}, "num_ln_in_parallel_attn"),
         (FALCON_7B, {"new_decoder_architecture": True, "parallel_attn": False}, "parallel_attn"),

@@ -15,7 +15,7 @@ from models.checkpoint.weights import has_weights
 from models.errors import BadArtefact, BadCheckpoint, BadValue, Unavailable
 from models.layout import MANIFEST_FILE
 from models.manifest import Manifest, load_manifest
-from models.paths import BUNDLED_MODEL, BUNDLED_NAME, home, pulled_folder
+from models.paths import BUNDLED_MODEL, BUNDLED_NAME, home, pulled_folder, settled
 
 LOCK_FILE = ".lock"  # held by whoever writes the folder it lies in
 REPO = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)  # owner/name, as hubs have them
@@ -59,7 +59,7 @@ def find(model: str) -> Path:
     try:
         path = path.expanduser()
         if path.is_file():
-            return _speakable(path.resolve() if is_gguf(path) else path.parent.resolve())
+            return _speakable(settled(path) if is_gguf(path) else path.parent.resolve())
         if path.is_dir():
             return _speakable(only_gguf(path) or path.resolve())
         if model and "/" not in model and (shelf() / model).is_dir():
@@ -72,11 +72,13 @@ def find(model: str) -> Path:
 
 
 def only_gguf(folder: Path) -> Path | None:
-    """The GGUF file of a folder that holds one model in that form and nothing else; of shards, the first."""
+    """The GGUF file of a folder that has no model in another form; of shards, the first. BadCheckpoint when there are several."""
     if (folder / "config.json").is_file() or is_packed(folder):
         return None
     found = [path for path in sorted(folder.glob("*.gguf")) if "-of-" not in path.name or "-00001-of-" in path.name]
-    return found[0].resolve() if len(found) == 1 else None
+    if len(found) > 1:
+        raise BadCheckpoint(folder, f"holds {len(found)} GGUF files; name one of them, like {found[0].name}")
+    return settled(found[0]) if found else None
 
 
 def _speakable(folder: Path) -> Path:

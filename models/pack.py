@@ -36,7 +36,7 @@ from models.library import LOCK_FILE, check_asked_format, find, is_packed, shelf
 from models.manifest import REMEDY, VERSION, Formats, Manifest, Sizes, StoredTensor, computed_sizes
 from models.older_tokenizer import read_older
 from models.packed import PackedModel
-from models.paths import check_disk, whole_file
+from models.paths import check_disk, settled, whole_file
 from models.reading import in_parallel
 from models.rows import Rows
 from models.tokenizer import TOKENIZER_FILE
@@ -98,9 +98,10 @@ def pack(checkpoint: Checkpoint, target: Path, name: FormatName, *, quiet: bool 
 
 
 def _manifest(checkpoint: Checkpoint, name: FormatName, sizes: Sizes, spine: dict[str, StoredTensor]) -> Manifest:
+    source = settled(checkpoint.folder)
     return Manifest(
-        name=checkpoint.folder.resolve().name.removesuffix(".gguf"),
-        source=str(checkpoint.folder.resolve()),
+        name=source.name.removesuffix(".gguf"),
+        source=str(source),
         fingerprint=checkpoint.fingerprint,
         assumed=False,
         spec=checkpoint.spec,

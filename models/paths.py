@@ -26,6 +26,11 @@ def pulled_folder(repo: str) -> Path:
     return home() / "pulled" / repo
 
 
+def settled(path: Path) -> Path:
+    """Absolute. A link to a file keeps its name: a hub's cache links `model-00001-of-00002.gguf` to a file that is called by its hash."""
+    return path.parent.resolve() / path.name if path.is_file() else path.resolve()
+
+
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """Yields a temporary path beside `path`; renames it when the block succeeds, removes it when it does not.

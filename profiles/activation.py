@@ -2,7 +2,9 @@
 
 The files are read by layer number; in the order of their names, layer 10 would come before layer 2, and get its counts. What the
 counts were taken over is not told, nor how many tokens it was: the hottest neuron of all is taken to have fired at every one, so
-rates are at most too high, and the order, which is what placement goes by first, is that of the file. Halves of a text there are none.
+rates are at most too high, and the order, which is what placement goes by first, is that of the file. Halves of
+a text there are none. Where gate and up are both activated (Bamboo), how often the gate alone passes is not told either, and is taken
+to be how often the neuron fires.
 """
 
 import re
@@ -26,10 +28,10 @@ WHY = "counts by PowerInfer's profiler, over a text and a number of tokens that 
 
 
 def activation_folder(manifest: Manifest) -> Path | None:
-    """The folder of counts beside what a model was packed from, or None."""
+    """The folder of counts beside what a model was packed from, or None; another folder of that name has no first layer's."""
     source = Path(manifest.source)
     folder = (source.parent if source.is_file() else source) / FOLDER
-    return folder if folder.is_dir() else None
+    return folder if (folder / "activation_0.pt").is_file() else None
 
 
 def read_activation(folder: Path, manifest: Manifest) -> FiringProfile:

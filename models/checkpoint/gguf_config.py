@@ -22,6 +22,7 @@ from models.checkpoint.gguf_tensors import View, downs_turned, paired, views_of
 from models.checkpoint.headers import fingerprint
 from models.errors import BadCheckpoint, MissingTensor
 from models.manifest import Formats, Manifest, computed_sizes
+from models.paths import settled
 from models.spec import ModelSpec
 
 Values = dict[str, Any]
@@ -85,7 +86,7 @@ class Described:
         chosen = name or self.default_format
         check_format(self.spec, chosen)
         formats = Formats.of(chosen)
-        path = self.file.path.resolve()
+        path = settled(self.file.path)
         return Manifest(
             name=path.stem,
             source=str(path),

@@ -77,6 +77,7 @@ def test_a_model_without_counts_says_so(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("THERMOCLINE_HOME", str(tmp_path / "home"))
     folder = make_llama(tmp_path / "folder")
     capsys.readouterr()
+    (folder / "activation").mkdir()  # somebody else's
     assert main(["import", str(folder)]) == 2
     assert "'activation' is no folder beside" in (error := capsys.readouterr().err)
     assert error.count("\n") == 1

@@ -155,6 +155,26 @@ def test_shards_are_one_model(checkpoint_of: CheckpointOf, tmp_path: Path) -> No
     assert open_gguf(shards[1]).fingerprint == open_gguf(shards[0]).fingerprint
 
 
+def test_links_of_a_hubs_cache_keep_their_names(checkpoint_of: CheckpointOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There, every file is a link to one that is called by its hash."""
+    monkeypatch.setenv("THERMOCLINE_HOME", str(tmp_path / "home"))
+    convert(checkpoint_of("silu"), tmp_path / "some.gguf", "llama", Style(shard_tensors=12))
+    (tmp_path / "snapshot").mkdir()
+    for number, shard in enumerate(sorted(tmp_path.glob("*.gguf"))):
+        blob = shard.rename(tmp_path / f"blob{number}")
+        (tmp_path / "snapshot" / shard.name).symlink_to(blob)
+    model = packed(str(tmp_path / "snapshot"), "int8", quiet=True)
+    assert model.manifest.name.startswith("some-00001-of-")
+    assert known_manifest(str(tmp_path / "snapshot"), "int8") == model.manifest.model_copy(update={"spine": {}})
+
+
+def test_of_several_files_one_must_be_named(checkpoint_of: CheckpointOf, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        convert(checkpoint_of("silu"), tmp_path / f"{name}.gguf", "llama")
+    with pytest.raises(BadCheckpoint, match=r"holds 2 GGUF files; name one of them, like a\.gguf"):
+        known_manifest(str(tmp_path))
+
+
 # ---------------------------------------------------------------- formats
 
 

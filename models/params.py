@@ -41,7 +41,8 @@ def activity_at(spec: ModelSpec, sparsity: float) -> Activity:
 
 def every_neuron(spec: ModelSpec) -> Activity:
     """When nothing is known of what fires, or nothing is ever silent."""
-    return Activity(float(routed_neurons(spec)), "every neuron that a token reaches")
+    why = "; nothing is recorded, and --sparsity not given" if spec.rule.is_sparse else ""
+    return Activity(float(routed_neurons(spec)), f"every neuron that a token reaches{why}")
 
 
 def parts_of(spec: ModelSpec, activity: Activity, predictor_rank: float | None = None) -> list[Part]:

@@ -2,7 +2,7 @@
 
 from typing import Literal, get_args
 
-from models.spec import FfnRule
+from models.spec import FfnRule, ModelSpec
 
 Selection = Literal["exact", "predictor"]
 SELECTIONS: tuple[Selection, ...] = get_args(Selection)
@@ -20,9 +20,11 @@ def silence(rule: FfnRule) -> str:
     return f"{name}: a neuron is silent where {where} a number {bound}"
 
 
-def modes(rule: FfnRule, *, predictors: bool) -> dict[Selection, str]:
-    """What each selection would do for a model of this rule; one that is not there cannot be chosen."""
-    exact = "skips what is silent, after its gate" if rule.is_sparse else "computes every neuron of what a token reaches"
+def modes(spec: ModelSpec, *, predictors: bool) -> dict[Selection, str]:
+    """What each selection would do for a model; one that is not there cannot be chosen."""
+    decided = "after its up" if spec.rule.kind == "plain" else "after its gate"
+    after = "before its rows are read, or after its gate" if spec.masked else decided
+    exact = f"skips what is silent, {after}" if spec.rule.is_sparse else "computes every neuron of what a token reaches"
     found: dict[Selection, str] = {"exact": f"{exact}; the same text as dense"}
     if predictors:
         found["predictor"] = "computes only what a predictor names, before any row is read; approximate"

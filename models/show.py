@@ -25,7 +25,9 @@ def shown(manifest: Manifest, recorded: Activity | None, *, predictors: bool, pa
         yield f"        and a token reaches {spec.experts_per_token} of {spec.n_experts} experts"
     if recorded is not None:
         yield f"        {recorded.neurons / routed_neurons(spec):.1%} of the neurons a token reaches fire, {recorded.source}"
-    for name, what in modes(spec.rule, predictors=predictors).items():
+    if spec.masked:
+        yield "        and where its predictor does not name it: that mask is part of the model"
+    for name, what in modes(spec, predictors=predictors).items():
         yield f"selection {name}: {what}"
     yield from missing(manifest, recorded, predictors=predictors)
 
@@ -38,7 +40,8 @@ def format_count(parameters: float) -> str:
 def layers(spec: ModelSpec) -> str:
     kind = {"plain": "up and down", "gated": "gate, up and down", "gated_both": "gate, up and down, both activated"}[spec.rule.kind]
     experts = f"{spec.n_experts} experts of " if spec.n_experts > 1 else ""
-    return f"{spec.n_layers} layers of width {spec.hidden:,}, each with {experts}{spec.n_neurons:,} neurons ({kind})"
+    beside = ", beside its attention" if spec.residual == "parallel" else ""
+    return f"{spec.n_layers} layers of width {spec.hidden:,}, each with {experts}{spec.n_neurons:,} neurons ({kind}){beside}"
 
 
 def attention(spec: ModelSpec) -> str:
@@ -63,10 +66,14 @@ def bytes_table(spec: ModelSpec, names: tuple[FormatName, ...]) -> Iterator[str]
     sizes = {name: computed_sizes(spec, Formats.of(name)) for name in names if fits(spec, name)}
     rows: dict[str, Callable[[Sizes], int]] = {
         "embedding, head": lambda size: size.embedding,
+        "positions": lambda size: size.positions,
         "rest of the spine": lambda size: size.spine,
+        "predictors": lambda size: size.predictors,
         "neurons": lambda size: neurons_bytes(spec, size),
-        "in all": lambda size: size.embedding + size.spine + neurons_bytes(spec, size),
     }
+    rows = {row: counted for row, counted in rows.items() if any(counted(size) for size in sizes.values())}
+    parts = tuple(rows.values())
+    rows["in all"] = lambda size: sum(counted(size) for counted in parts)
     yield f"{'bytes':<20}" + "".join(f"{name:>10}" for name in sizes)
     for row, counted in rows.items():
         yield f"{row:<20}" + "".join(f"{format_bytes(counted(size)):>10}" for size in sizes.values())
@@ -91,5 +98,5 @@ def missing(manifest: Manifest, recorded: Activity | None, *, predictors: bool) 
         yield "missing: weights; this is config.json alone"
     if recorded is None:
         yield "missing: a profile; `profiles record` makes one, and `server run` does by itself"
-    if manifest.spec.rule.is_sparse and not predictors:
+    if manifest.spec.rule.is_sparse and not predictors and not manifest.spec.masked:
         yield "missing: predictors; only selection by them needs any"

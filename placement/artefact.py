@@ -114,6 +114,8 @@ class Placement(BaseModel):
             lines.append("the model: only its config.json was read; bytes are computed, not counted")
         if asked.profile is None:
             lines.append("firing: no profile; a power law stands in (`profiles record` counts)")
+        if asked.predictor_bytes:
+            lines.append("how many neurons predictors name: seconds are those of exact selection")
         if asked.hardware.gpu is not None and not asked.hardware.gpu.measured:
             lines.append(f"the GPU: {asked.hardware.gpu.name}, from its data sheet (`profiles hardware` measures)")
         if not asked.hardware.cpu.measured:

@@ -57,7 +57,7 @@ def test_a_format_that_does_not_fit_has_no_column(packed_of: PackedOf) -> None:
 )
 def test_what_silences_a_neuron(rule: FfnRule, words: str) -> None:
     assert words in silence(rule)
-    assert ("skips" in modes(rule, predictors=False)["exact"]) == rule.is_sparse
+    assert ("skips" in modes(replace(MISTRAL, rule=rule), predictors=False)["exact"]) == rule.is_sparse
 
 
 def test_experts_windows_and_learned_positions_are_told(packed_of: PackedOf) -> None:
@@ -66,3 +66,21 @@ def test_experts_windows_and_learned_positions_are_told(packed_of: PackedOf) -> 
     said = "\n".join(shown(manifest, None, predictors=False, packed=True))
     for words in ("8 experts of 14,336 neurons", "2 of 8 experts", "seeing 4,096 back", "32 heads of 128 on 8 of keys", "46.70 B"):
         assert words in said
+
+
+@pytest.mark.parametrize("name", ["opt", "falcon_7b", "turbosparse_mixtral", "turbosparse_mistral", "smallthinker"])
+def test_every_byte_of_a_packed_model_is_in_a_row(name: str, packed_of: PackedOf) -> None:
+    """Of every kind of model: with learned positions, with predictors, with experts."""
+    model = packed_of(name, "bf16")
+    lines = list(shown(model.manifest, None, predictors=False, packed=True))
+    (all_of_it,) = [line for line in lines if line.startswith("in all")]
+    stored = sum(tensor.nbytes for tensor in model.manifest.spine.values()) + model.manifest.neurons_bytes
+    assert all_of_it.removeprefix("in all").strip() == format_bytes(stored)
+    assert any(line.startswith("predictors") for line in lines) == (model.manifest.spec.predictors is not None)
+
+
+def test_a_mask_is_no_selection_and_nothing_is_missing_for_it(packed_of: PackedOf) -> None:
+    said = "\n".join(shown(packed_of("turbosparse_mixtral", "bf16").manifest, None, predictors=False, packed=True))
+    assert "that mask is part of the model" in said
+    assert "missing: predictors" not in said
+    assert "selection predictor" not in said

@@ -30,6 +30,18 @@ TURBOSPARSE_MISTRAL = {
 }
 
 
+MISTRAL = TURBOSPARSE_MISTRAL | {"architectures": ["MistralForCausalLM"], "model_type": "mistral", "hidden_act": "silu"}
+EXPERTS = {"num_local_experts": 8, "num_experts_per_tok": 2, "rope_theta": 1e6, "sliding_window": None, "router_aux_loss_coef": 0.02}
+MIXTRAL = MISTRAL | EXPERTS | {"architectures": ["MixtralForCausalLM"], "model_type": "mixtral"}
+TURBOSPARSE_MIXTRAL = MIXTRAL | {
+    "architectures": ["TurboSparseMixtralForCausalLM"],
+    "model_type": "turbosparsemixtral",
+    "hidden_act": "relu",
+    "vocab_size": 57024,
+}
+RANK = ["--predictor-rank", "1036"]
+
+
 @pytest.fixture(autouse=True)
 def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("THERMOCLINE_HOME", str(tmp_path / "home"))
@@ -61,6 +73,26 @@ def test_a_config_alone_gives_the_published_figures(
     assert activated(said, "without embedding and head")[1] == pytest.approx(without, abs=0.001)
     assert activated(said, "with embedding and head")[1] == pytest.approx(with_both, abs=0.001)
     assert activated(said, "embedding")[0] == activated(said, "head")[0] == pytest.approx(0.1311, abs=0.0001)
+
+
+@pytest.mark.parametrize(
+    ("config", "flags", "row", "published"),
+    [
+        (MISTRAL, [], "with embedding and head", (7.24, 7.24)),
+        (MIXTRAL, [], "with embedding and head", (46.70, 12.88)),
+        (TURBOSPARSE_MIXTRAL, ["--sparsity", "85%"], "without embedding and head", (None, 3.03)),
+        (TURBOSPARSE_MIXTRAL, ["--sparsity", "85%", *RANK], "without embedding and head", (None, 4.26)),
+        (TURBOSPARSE_MIXTRAL | {"vocab_size": 32000}, ["--sparsity", ".85", *RANK], "with embedding and head", (None, 4.52)),
+    ],
+)
+def test_the_figures_of_mistral_and_mixtral_from_their_configs(
+    config: dict[str, object], flags: list[str], row: str, published: tuple[float | None, float], tmp_path: Path, capsys: Capture
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert main(["params", str(tmp_path), *flags]) == 0
+    total, active = activated(capsys.readouterr().out, row)
+    assert active == pytest.approx(published[1], abs=0.005)
+    assert published[0] is None or total == pytest.approx(published[0], abs=0.005)
 
 
 def test_what_was_recorded_is_used_without_being_asked_for(tmp_path: Path, capsys: Capture) -> None:

@@ -111,6 +111,20 @@ def test_the_server_writes_the_exact_text_by_it_and_finds_it_again(config: Confi
     assert written(nothing, nothing.tokenizer) != text
 
 
+def test_predictors_of_a_checkpoint_can_be_chosen_and_a_mask_cannot(config: Config, tmp_path: Path) -> None:
+    (tmp_path / "turbo").mkdir()
+    mistral = str(make_variant(tmp_path / "turbo" / "mistral", "turbosparse_mistral"))
+    ready = load(replace(config, model=mistral, selection="predictor"))
+    assert [len(one) for one in written(ready, ready.tokenizer)] == [8, 8, 8]
+    assert ready.plan.question.predictor_bytes == ready.manifest.sizes.predictors > 0
+    assert any("predictors name" in line for line in ready.plan.assumptions)
+    exact = load(replace(config, model=mistral))
+    assert not any("predictors name" in line for line in exact.plan.assumptions)
+    mixtral = str(make_variant(tmp_path / "turbo" / "mixtral", "turbosparse_mixtral"))
+    with pytest.raises(BadValue, match="predictors of mixtral are part of the model, and always used"):
+        load(replace(config, model=mixtral, selection="predictor"))
+
+
 def test_a_choice_that_cannot_be_met_is_one_line(config: Config, tmp_path: Path) -> None:
     with pytest.raises(BadValue, match="cannot be chosen: predictors of tiny are not there; name a folder"):
         load(replace(config, selection="predictor"))

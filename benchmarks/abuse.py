@@ -141,7 +141,7 @@ async def read_stream(client: Client, act: str, most_pause_seconds: float) -> No
         if asked is None:
             return
         chosen, wire = asked
-        text, finish, last, timings = "", None, {}, {}
+        text, finish, last, timings = "", None, {}, dict[str, Any]()
         async for event in wire.events():
             last, timings = event, (event or {}).get("timings", timings)
             for choice in event["choices"] if event and "choices" in event else ():

@@ -12,6 +12,7 @@ import statistics
 import time
 import urllib.request
 from collections.abc import Sequence
+from pathlib import Path
 
 import psutil
 
@@ -36,11 +37,14 @@ def benchmark(args: argparse.Namespace) -> int:
     with serving(args.model) as (process, url):
         speeds = [streamed_per_second(url) for _ in range(STREAMS)]
         time.sleep(SETTLE_SECONDS)
+        before = wakes(process.pid)
         busy_seconds = idle_cost(process, args.seconds)
+        woken = {thread: round((count - before.get(thread, 0)) / args.seconds, 1) for thread, count in wakes(process.pid).items()}
     share, speed = busy_seconds / args.seconds, statistics.median(speeds)
     print(f"{busy_seconds:.2f} s of processor time in {args.seconds:g} s of silence; {speed:.0f} tokens/s before that")
     spread = [round(min(speeds), 1), round(max(speeds), 1)]
-    found = {"busy_seconds": busy_seconds, "idle_seconds": args.seconds, "share_of_a_core": round(share, 5)}
+    found: dict[str, object] = {"busy_seconds": busy_seconds, "idle_seconds": args.seconds, "share_of_a_core": round(share, 5)}
+    found["wakes_per_second"] = {name: rate for name, rate in woken.items() if rate}
     print(json.dumps({"benchmark": "idle", "model": args.model, **found, "streamed_per_second": round(speed, 1), "streamed_range": spread}))
     return 0
 
@@ -59,6 +63,18 @@ def idle_cost(process: psutil.Process, seconds: float) -> float:
     before = busy(process)
     time.sleep(seconds)
     return round(busy(process) - before, 3)
+
+
+def wakes(pid: int) -> dict[str, int]:
+    """How often each thread of a process has gone to sleep so far, by its name and number. Linux tells; elsewhere nothing is known."""
+    found = {}
+    for task in Path(f"/proc/{pid}/task").glob("*"):
+        try:
+            fields = dict(line.split(":", 1) for line in (task / "status").read_text().splitlines())
+        except OSError:  # it has ended meanwhile
+            continue
+        found[f"{fields['Name'].strip()} {task.name}"] = int(fields["voluntary_ctxt_switches"])
+    return found
 
 
 def busy(process: psutil.Process) -> float:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numba
 import pytest
+import torch
 
 from cpu_ops import topology
 
@@ -115,6 +116,19 @@ def test_at_least_one_core_is_usable(tmp_path: Path) -> None:
     root = machine(tmp_path, {"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "20000 100000\n"})
     assert topology.usable_cores(root) == 1
     assert topology.usable_cores() >= 1
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no affinity")
+def test_a_process_bound_to_one_cpu_uses_one_thread_in_both_pools() -> None:
+    before, threads = os.sched_getaffinity(0), (numba.get_num_threads(), torch.get_num_threads())
+    try:
+        os.sched_setaffinity(0, {min(before)})
+        assert topology.usable_cores() == 1
+        assert topology.set_threads() == 1 == numba.get_num_threads() == torch.get_num_threads()
+    finally:
+        os.sched_setaffinity(0, before)
+        numba.set_num_threads(threads[0])
+        torch.set_num_threads(threads[1])
 
 
 def test_threads_are_set_and_never_more_than_there_are() -> None:

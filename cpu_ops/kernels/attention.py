@@ -18,7 +18,7 @@ from cpu_ops.kernels.exp import exp_all, greatest
 from cpu_ops.kernels.memory import ask_for
 from cpu_ops.kernels.region import in_parallel
 from cpu_ops.kernels.rotation import keep, rotate
-from cpu_ops.kernels.rows import address_of, block_at, floats_at
+from cpu_ops.kernels.rows import address_of, alive, block_at, floats_at
 
 CHUNK = 256  # positions: 64 KiB of keys in heads of 128, which stay in the second cache for all tiles of queries
 BLOCK, TILE_BLOCK = 8, 32  # positions that all strips of a head pass over in turn: few are nearly a stream, many keep sums in registers
@@ -65,6 +65,7 @@ def _write_rows(call: Any, layer: Any, segment: Any, head: int, part: Part) -> N
         rotate(given + key_offset, call.cos + angle, call.sin + angle, layer.dim, np.float32(1.0), address_of(row))
         keep(address_of(row), layer.dim, part.keys + position * layer.row_stride, layer.element_bytes)
         keep(given + value_offset, layer.dim, part.values + position * layer.row_stride, layer.element_bytes)
+    alive(row)
 
 
 @exact_inner
@@ -160,6 +161,7 @@ def _attend_tile(call: Any, layer: Any, segment: Any, head: int, part: Part, fir
     if low >= high:
         return
     _score(layer, address_of(queries), count, part, low, high, address_of(weights), first == 0)
+    alive(queries)
     for i in range(count):
         floats_at(partials + (first + i) * size, HEADER + layer.dim)[:] = 0
         if seen[i, 0] < seen[i, 1]:
@@ -176,6 +178,7 @@ def _attend_tile(call: Any, layer: Any, segment: Any, head: int, part: Part, fir
             begin, end = max(shared_high, seen[i, 0]), seen[i, 1]
         out = partials + (first + i) * size + HEADER * 4
         _mix(layer, address_of(weights) + i * CHUNK * 4, together, part, begin, end, out, size, first == 0)
+    alive(weights)
 
 
 @exact_inner
@@ -213,6 +216,7 @@ def _merge_query(call: Any, layer: Any, segment: Any, partials: int, token: int,
     for i in range(len(shares)):
         shares[i] = floats_at(partial + i * step, 1)[0] if i < count else np.float32(-np.inf)
     exp_all(address_of(shares), len(shares) // 8, greatest(address_of(shares), len(shares) // 8))
+    alive(shares)
     out = floats_at(call.out + ((segment.first + token) * layer.heads + own) * dim * 4, dim)
     out[:] = 0
     weight = np.float32(0.0)

@@ -4,7 +4,7 @@ import numpy as np
 
 from cpu_ops.kernels.compile import SERIAL_WEIGHTS, inner, kernel
 from cpu_ops.kernels.region import in_parallel
-from cpu_ops.kernels.rows import LISTED, address_of, axpys, block_at, floats_at, list_row, longs_at, rows_at, settle
+from cpu_ops.kernels.rows import LISTED, address_of, alive, axpys, block_at, floats_at, list_row, longs_at, rows_at, settle
 
 # out float32 [count, k] = rows[which]; which int64 [count].
 CALL = np.dtype([(name, np.int64) for name in ("rows", "which", "count", "out")])
@@ -25,6 +25,9 @@ def _embed_one(address: int, place: int) -> None:
     list_row(rows, listed, 0, i, 0)
     axpys(rows, address_of(listed), address_of(one), 1, address_of(raw))
     settle(rows, address_of(raw), out)
+    alive(listed)
+    alive(one)
+    alive(raw)
 
 
 @kernel

@@ -18,6 +18,7 @@ from cpu_ops.kernels.rows import (
     LISTED,
     ROWS,
     address_of,
+    alive,
     ask,
     axpys,
     block_at,
@@ -88,6 +89,8 @@ def _predict(bank: Any, call: Any, part: int, chosen: Indices, marks: Indices) -
                     mark |= np.int64(scores[i - begin, token] >= bank.predicted_from) << token
                 chosen[count], marks[count] = i, mark
                 count += mark != 0
+    alive(listed)
+    alive(scores)
     return count
 
 
@@ -244,6 +247,9 @@ def _ffn_part(address: int, part: int) -> None:
             waiting[token] = _flush_most(bank, token, rows, factors, waits, sums + token * raw_bytes, chosen, first + later)
     for token in range(tokens):
         _flush(bank, token, rows, factors, waiting[token], sums + token * raw_bytes)
+    alive(h)
+    alive(rows)
+    alive(factors)
 
 
 @inner

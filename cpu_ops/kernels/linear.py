@@ -4,7 +4,7 @@ import numpy as np
 
 from cpu_ops.kernels.compile import SERIAL_WEIGHTS, inner, kernel
 from cpu_ops.kernels.region import in_parallel
-from cpu_ops.kernels.rows import IN_ORDER, INPUT, LISTED, address_of, block_at, list_row, prepare_all, products, rows_at
+from cpu_ops.kernels.rows import IN_ORDER, INPUT, LISTED, address_of, alive, block_at, list_row, prepare_all, products, rows_at
 
 LISTED_AT_ONCE = 16
 PARTS = 48  # pieces of a matrix: equal shares for 2, 3, 4, 6, 8, 12 and 16 threads
@@ -25,6 +25,7 @@ def _linear_part(address: int, part: int) -> None:
             list_row(rows, listed, place, first + place, IN_ORDER * rows.weights_stride)
         strides = 4, 4 * rows.n
         products(rows, address_of(listed), count, call.prepared, call.prepared_stride, call.tokens, call.out + 4 * first, strides)
+    alive(listed)
 
 
 @kernel

@@ -16,7 +16,7 @@ from cpu_ops.kernels.ffn import BANK
 from cpu_ops.kernels.ir import F32, I32, I64, Builder, Value, constant, load, multiply_add, offset, repeat, splat, store, variable, vector
 from cpu_ops.kernels.product import MEETING, lines, multiply_tile, prepare_token, room_for
 from cpu_ops.kernels.region import in_parallel
-from cpu_ops.kernels.rows import address_of, ask, block_at, floats_at, ints_at, longs_at, rows_at, scales_of, weights_of
+from cpu_ops.kernels.rows import address_of, alive, ask, block_at, floats_at, ints_at, longs_at, rows_at, scales_of, weights_of
 from cpu_ops.kernels.target import target_of
 from cpu_ops.kernels.tile_code import LISTED, PREPARED_BYTES, TILE_ROWS, shape_of
 from models.bits import GROUP
@@ -137,7 +137,10 @@ def _listed_up_part(address: int, deck: int) -> None:
                 call_one(call.meeting.listed, address_of(words))
             for place in range(count):
                 h[firing[place]] = _widened(bank, i, h[firing[place]], out[place])
-    memory[0] = 0  # lives until here
+    alive(words)
+    alive(memory)
+    alive(firing)
+    alive(out)
 
 
 @inner
@@ -256,7 +259,7 @@ def _down_part(address: int, unit: int) -> None:
         for token in range(tokens):
             out = call.out + 4 * (token * rows.k + (unit * SLICES + part) * COLUMNS)
             floats_at(out, size)[:] = floats_at(sums + 4 * COLUMNS * (part * tokens + token), size)
-    memory[0] = 0  # lives until here
+    alive(memory)
 
 
 @kernel

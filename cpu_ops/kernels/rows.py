@@ -80,13 +80,23 @@ def _call_nine(typing: Any, f: Any, a: Any, b: Any, c: Any, d: Any, e: Any, g: A
 
 @intrinsic
 def address_of(typing: Any, array: Any) -> Any:
-    """The address of a NumPy array's first element."""
+    """The address of a NumPy array's first element. Numba frees an array after its last use, of which an address is none: see `alive`."""
 
     def emit(context: Any, builder: Builder, signature: Any, arguments: Any) -> Value:
         structure = context.make_array(signature.args[0])(context, builder, arguments[0])
         return builder.ptrtoint(structure.data, I64)
 
     return LONG(array), emit
+
+
+@intrinsic
+def alive(typing: Any, array: Any) -> Any:
+    """Nothing but a use of the array, which therefore still lives here: for memory that is used by its address, at the end of that."""
+
+    def emit(context: Any, builder: Builder, signature: Any, arguments: Any) -> Value:
+        return context.get_dummy_value()
+
+    return types.void(array), emit
 
 
 def _array_at(element: Any) -> Callable[[int, int], Any]:

@@ -135,4 +135,5 @@ def read_json_artefact(path: Path, version: int, remedy: str) -> dict[str, Any]:
 def first_line(error: ValidationError) -> str:
     """The first complaint of pydantic's, as 'field: what is wrong'."""
     detail = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    return f"{'.'.join(str(part) for part in detail['loc']) or 'value'}: {detail['msg']}"
+    line = f"{'.'.join(str(part) for part in detail['loc']) or 'value'}: {detail['msg']}"
+    return "".join(letter if letter.isprintable() else "?" for letter in line)  # names of fields come from the file

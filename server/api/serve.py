@@ -16,6 +16,7 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 def settings(service: Service, door: Door, drain_seconds: int) -> uvicorn.Config:
     """Our own lines say what is needed, so uvicorn's are off."""
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
     return uvicorn.Config(
         build_app(service, door),
         http=Protocol,
@@ -31,7 +32,6 @@ def settings(service: Service, door: Door, drain_seconds: int) -> uvicorn.Config
 
 def serve(service: Service, taken: socket.socket, door: Door, drain_seconds: int) -> None:
     """Returns after SIGTERM or Ctrl-C, when running requests are done or `drain_seconds` have passed."""
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
     for number in STOP_SIGNALS:
         signal.signal(number, told)  # uvicorn acts on a signal, then gives it back to us: it has done its work
     Draining(settings(service, door, drain_seconds), service).run(sockets=[taken])

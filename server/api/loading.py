@@ -1,5 +1,6 @@
 """While a model loads: every request is answered with a 503 that says so, on the socket that the server will have."""
 
+import logging
 import socket
 import threading
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ async def say_loading(scope: Scope, receive: Receive, send: Send) -> None:
 @contextmanager
 def answering_meanwhile(taken: socket.socket) -> Iterator[None]:
     """A thread answers until the block ends. `taken` stays open; connections that come later wait in its backlog."""
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)  # our own lines say what is needed
     app: ASGIApp = Envelope(say_loading)
     settings = uvicorn.Config(
         app, http=Protocol, ws="none", log_config=None, access_log=False, server_header=False, lifespan="off", timeout_graceful_shutdown=1

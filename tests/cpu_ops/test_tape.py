@@ -1,5 +1,7 @@
 """What a tape holds, and what it notices that it does not hold."""
 
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 
@@ -48,6 +50,16 @@ def test_whatever_torch_computes_or_python_reads_is_noticed(place: int) -> None:
     with torch.inference_mode(), recording() as tape:
         BESIDES[place](x)
     assert tape.stranger is not None
+
+
+def test_recording_does_not_bring_in_torchs_compiler() -> None:
+    """74 MB that a process keeps, and a second before its first token."""
+    script = (
+        "import sys, torch\nfrom cpu_ops.tape import recording\n"
+        "with torch.inference_mode(), recording() as tape: torch.ones(2) + 1\n"
+        "assert tape.stranger is not None\nsys.exit('torch._dynamo' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", script]).returncode == 0
 
 
 def test_played_with_the_clock_read_the_calls_do_the_same() -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from cpu_ops.attend import LANES, PIECE, move_waves
 from cpu_ops.describe import Block
 from cpu_ops.kernels.replay import function_of, replay
-from cpu_ops.tape import Tape, recording
+from cpu_ops.tape import Reel, Tape, recording
 from models.kv_cache import KvCache
 from models.layers import Segments
 from models.step import Step
@@ -43,40 +43,48 @@ class Recorded:
         move_waves(self.segments, segments, cache.spec)
 
 
-Sizes = tuple[int, int]  # of a step: its tokens, and the rows of logits that are wanted
-_RECORDED: WeakKeyDictionary[KvCache, dict[Sizes, Recorded | None]] = WeakKeyDictionary()
+class Tapes(dict[int, Recorded | None]):
+    """Of a cache, by the number of tokens; and the memory that they share."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reel = Reel()
+
+
+_RECORDED: WeakKeyDictionary[KvCache, Tapes] = WeakKeyDictionary()
 
 
 def replayed(step: Step, segments: Segments, cache: KvCache, compute: Compute) -> Tensor:
     """compute(step, …), for a model whose every step of T tokens calls the same kernels, and which has the cache for itself.
 
-    Where it turns out to do more than call kernels it is computed.
+    Played back is what happens again and again: steps that want the logits of all their tokens, which are no more than the cache has
+    slots. So there are few tapes. Where a step turns out to do more than call kernels it is computed.
     """
-    sizes = len(step), len(step.wanted)
-    if len(step) > PIECE or cache.spec.head_dim % LANES:
+    tokens = len(step)
+    if not tokens == len(step.wanted) <= min(PIECE, cache.slots) or cache.spec.head_dim % LANES:
         return compute(step, segments, cache)
-    tapes = _RECORDED.setdefault(cache, {})
-    if sizes not in tapes:
-        tapes[sizes], logits = record(step, segments, cache, compute)
+    tapes = _RECORDED.setdefault(cache, Tapes())
+    if tokens not in tapes:
+        tapes[tokens], logits = record(step, segments, cache, compute, tapes.reel)
         return logits
-    recorded = tapes[sizes]
+    recorded = tapes[tokens]
     return compute(step, segments, cache) if recorded is None else recorded.play(step, segments, cache)
 
 
 def recorded_for(step: Step, cache: KvCache) -> Recorded | None:
     """What steps of this size are played back from, if they are."""
-    return _RECORDED.get(cache, {}).get((len(step), len(step.wanted)))
+    return _RECORDED[cache].get(len(step)) if cache in _RECORDED else None
 
 
-def record(step: Step, segments: Segments, cache: KvCache, compute: Compute) -> tuple[Recorded | None, Tensor]:
+def record(step: Step, segments: Segments, cache: KvCache, compute: Compute, reel: Reel) -> tuple[Recorded | None, Tensor]:
     """The recorded step, None when playing it back would leave something out; and its logits."""
     own = Step(*(part.clone() for part in (step.tokens, step.positions, step.slots, step.wanted)))
     places = Segments(segments.each)
-    with recording() as tape:
+    with recording(reel) as tape:
         logits = compute(own, places, cache)
     if tape.stranger is not None:
         LOG.info("steps of %d tokens are computed, not played back: besides kernels they need torch's %r", len(step), tape.stranger)
-        return None, logits
+        return None, logits.clone()
     calls = calls_of(tape)
     return Recorded(tape, own, places, logits, calls, calls.ctypes.data), logits.clone()
 

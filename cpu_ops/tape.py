@@ -4,6 +4,7 @@ Python costs a decode step little while its code is in the caches, but a layer's
 times as long. So a step that does the same at the same addresses every time is recorded once and played back (as a CUDA graph is).
 """
 
+import math
 import threading
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -19,16 +20,46 @@ READS = "resolve_conj"  # what `tolist` and `numpy()` begin with: a number that 
 _NOW = threading.local()
 
 
+class Reel:
+    """Memory that tapes share which are never played at the same time: the n-th piece that a step asks for is the n-th one here.
+
+    So tapes of fewer tokens take next to nothing beside that of the most. A piece that is too small is replaced; older tapes keep theirs.
+    """
+
+    def __init__(self) -> None:
+        self.pieces: list[Tensor] = []
+
+    @property
+    def nbytes(self) -> int:
+        return sum(piece.nbytes for piece in self.pieces)
+
+    def piece(self, number: int, nbytes: int) -> Tensor:
+        """uint8 [nbytes]. Pieces are asked for in order."""
+        assert number <= len(self.pieces)
+        if number == len(self.pieces) or self.pieces[number].nbytes < nbytes:
+            with torch.inference_mode(mode=False):  # it may be written both inside and outside
+                self.pieces[number : number + 1] = [torch.empty(nbytes, dtype=torch.uint8)]
+        return self.pieces[number][:nbytes]
+
+
 class Tape:
     """`calls`: kernels and their blocks of numbers, in order. `kept`: the memory that the numbers point to.
 
     `stranger`: an operation of torch's that was needed too, so that playing the calls is not enough.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, reel: Reel) -> None:
         self.calls: list[tuple[Kernel, array[int]]] = []
         self.kept: list[Tensor] = []
         self.stranger: str | None = None
+        self.reel, self.asked = reel, 0
+
+    def fresh(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """The next piece of the reel."""
+        piece = self.reel.piece(self.asked, math.prod(shape) * dtype.itemsize)
+        self.asked += 1
+        self.kept.append(piece)
+        return piece.view(dtype).view(shape)
 
 
 def current() -> Tape | None:
@@ -38,10 +69,10 @@ def current() -> Tape | None:
 
 
 @contextmanager
-def recording() -> Iterator[Tape]:
-    """Everything that the thread runs meanwhile is run and recorded."""
+def recording(reel: Reel | None = None) -> Iterator[Tape]:
+    """Everything that the thread runs meanwhile is run and recorded, on memory of `reel`, or of its own."""
     assert current() is None
-    _NOW.tape = tape = Tape()
+    _NOW.tape = tape = Tape(reel or Reel())
     try:
         with _Watch(tape):
             yield tape
@@ -96,4 +127,5 @@ def keep(memory: Tensor) -> Tensor:
 
 def fresh(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
     """Memory for a kernel to fill."""
-    return keep(torch.empty(shape, dtype=dtype))
+    tape = current()
+    return torch.empty(shape, dtype=dtype) if tape is None else tape.fresh(shape, dtype)

@@ -16,6 +16,7 @@ from models.command import run, run_subcommand
 from models.errors import ThermoclineError
 from placement.report import report
 from server.api.app import Door
+from server.api.hosts import names_to_answer
 from server.api.loading import answering_meanwhile
 from server.api.serve import serve
 from server.bench import Plan, bench
@@ -110,15 +111,16 @@ def run_command(args: argparse.Namespace) -> int:
     """The port first, so that a port in use is known before a long load."""
     config = read_config(args)
     start_logging(config.log_format)
-    door = Door(read_keys(config), config.cors_origins)
+    keys = read_keys(config)
     with listening(config.host, config.port) as taken:
+        door = Door(keys, config.cors_origins, hosts=names_to_answer(taken.getsockname()[0], config.host, config.allowed_hosts))
         with answering_meanwhile(taken):
             ready = load(config)
         settle()
         print(report(ready.plan))
         bridge = Bridge(ready.engine, slots=config.slots, queue_size=config.queue, prepare=partial(set_threads, config.threads))
         bridge.start()
-        print(f"\n{welcome(url_of(taken), ready)}", flush=True)
+        print(f"\n{welcome(url_of(taken), ready.manifest.name, locked=bool(keys))}", flush=True)
         serve(service_of(ready, bridge, config), taken, door, config.drain_seconds)
         bridge.stop(config.drain_seconds)
     return 0
@@ -144,10 +146,11 @@ def service_of(ready: Ready, bridge: Bridge, config: Config) -> Service:
     )
 
 
-def welcome(url: str, ready: Ready) -> str:
-    """The last words before the first request."""
+def welcome(url: str, model: str, *, locked: bool) -> str:
+    """The last words before the first request. With keys, the one that $KEY holds is sent; none is shown."""
     body = '{"prompt": "import os\\n", "max_tokens": 60, "temperature": 0}'
-    return f"{ready.manifest.name} is ready at {url}/v1. Try:\n  curl {url}/v1/completions -H 'Content-Type: application/json' -d '{body}'"
+    hint, key = (" (with one of your keys in $KEY)", '-H "Authorization: Bearer $KEY" ') if locked else ("", "")
+    return f"{model} is ready at {url}/v1. Try{hint}:\n  curl {url}/v1/completions {key}-H 'Content-Type: application/json' -d '{body}'"
 
 
 SUBCOMMANDS = {"run": run_command, "config": config_command, "bench": bench_command, "perplexity": perplexity_command}

@@ -43,6 +43,7 @@ class Config:
     api_keys: tuple[str, ...] = ()
     api_key_file: Path | None = None
     cors_origins: tuple[str, ...] = ()
+    allowed_hosts: tuple[str, ...] = ()
     log_format: str = "text"
     log_prompts: bool = False
     selection: Selection = "exact"

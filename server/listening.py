@@ -34,6 +34,7 @@ def listening(host: str, port: int) -> Iterator[socket.socket]:
 
 
 def url_of(taken: socket.socket) -> str:
-    """http://127.0.0.1:8000, with brackets around an IPv6 address."""
+    """http://127.0.0.1:8000, with brackets around an IPv6 address; for "every address of this machine", one that can be asked."""
     host, port = taken.getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -45,9 +45,10 @@ from profiles.shelf import hardware_path, profile_of, profile_path
 from server.config import Config
 from server.engine import Engine
 from server.held import Held
+from server.memory import give_back
 from server.meter import Clocked, SplitMeter
 from server.pace import Pace
-from server.scheduler import Scheduler
+from server.scheduler import MOST_WRITERS, Scheduler
 from server.slots import Slots
 from server.split_ffn import SplitBank, SplitFfn
 from server.watching import Layout, Watch, Watched, WatchingFfn
@@ -92,7 +93,7 @@ def load(config: Config) -> Ready:
     formats = model.manifest.formats
     cpu_ops.warm_up((formats.neurons, formats.spine, formats.embedding))
     pace = Pace(config.prompt_chunk, config.stall_ms / 1e3)
-    warm_up(forward, min(config.prompt_chunk, plan.question.context), pace, device)
+    warm_up(forward, min(config.prompt_chunk, plan.question.context), config.slots, pace, device)
     release_threads()
     slots = Slots(config.slots, cache, keep_bytes(config.keep_bytes, plan))
     engine = Engine(
@@ -257,11 +258,13 @@ def load_banks(
     return list(tqdm(in_parallel(load_layer, range(spec.n_layers)), "loading", total=spec.n_layers, unit=" layers"))
 
 
-def warm_up(forward: Watched, chunk: int, pace: Pace, device: torch.device) -> None:
+def warm_up(forward: Watched, chunk: int, slots: int, pace: Pace, device: torch.device) -> None:
     """Compiles every kernel a request can need: a token, a few, and a piece of a prompt, which also tells `pace` how fast they are read.
 
+    The largest step that writes comes first: what it leaves to be played back is memory that smaller ones share.
     On a GPU a whole chunk too, for libraries choose by size; on a CPU that would take seconds and show nothing new.
     """
+    forward(writing_step(min(slots, MOST_WRITERS)))
     sizes = [1, 2, *([chunk] if device.type == "cuda" else []), min(chunk, TRIAL_TOKENS)]
     for tokens in sizes:
         forward(trial_step(tokens))
@@ -272,9 +275,13 @@ def warm_up(forward: Watched, chunk: int, pace: Pace, device: torch.device) -> N
 
 
 def settle() -> None:
-    """What is loaded stays: the garbage collector need not look at it again, and so looks at what requests leave often enough."""
+    """What is loaded stays: the garbage collector need not look at it again, and so looks at what requests leave often enough.
+
+    What loading alone needed goes back to the system.
+    """
     gc.collect()
     gc.freeze()
+    give_back()
 
 
 def keep_bytes(asked: int | None, plan: Placement) -> int:
@@ -287,6 +294,12 @@ def check_device(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.zeros(1, device=device).add_(1).cpu()
+
+
+def writing_step(slots: int) -> Step:
+    """The first token of each slot."""
+    zeros, numbers = torch.zeros(slots, dtype=torch.int64), torch.arange(slots)
+    return Step(zeros, zeros, numbers, numbers)
 
 
 def trial_step(tokens: int) -> Step:

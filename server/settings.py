@@ -102,6 +102,17 @@ SETTINGS = (
     Setting("slots", "slots", MEMORY, count, "texts written at once; default: {default}", DEFAULT_SLOTS, "N"),
     Setting("keep", "keep_bytes", MEMORY, size, "for the cache of old texts; default: 1 GiB, or what the plan leaves", metavar="SIZE"),
     Setting("host", "host", NETWORK, word, "address to listen on; default: {default}, this machine only", "127.0.0.1"),
+    Setting(
+        "allow-host",
+        "allowed_hosts",
+        NETWORK,
+        word,
+        "name by which requests may ask for this server besides localhost and --host, '*' for any; several may be given; "
+        "default: none on this machine only, else any",
+        (),
+        "NAME",
+        many=True,
+    ),
     Setting("port", "port", NETWORK, port, "default: {default}; 0 takes any that is free", 8000),
     Setting(
         "api-key",

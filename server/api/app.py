@@ -10,6 +10,7 @@ from server.api import chat, completions, errors, health, map, metrics, models, 
 from server.api.bounds import USUAL, Bounds, Limits
 from server.api.documents import ERRORS
 from server.api.envelope import Envelope
+from server.api.hosts import Hosts
 from server.api.keys import Keys
 from server.service import Service
 
@@ -18,25 +19,27 @@ ROUTES = (completions, chat, tokens, models, props, metrics, health, map, page)
 
 @dataclass(frozen=True, slots=True)
 class Door:
-    """Who may come in: `keys`, none for everybody, and the `origins` whose pages may ask, none by default."""
+    """Who may come in: `keys`, none for everybody; the `origins` whose pages may ask, none by default; `hosts`: see `names_to_answer`."""
 
     keys: tuple[str, ...] = ()
     origins: tuple[str, ...] = ()
     limits: Limits = USUAL
+    hosts: tuple[str, ...] | None = None
 
 
 OPEN = Door()
 
 
 def build_app(service: Service, door: Door = OPEN) -> ASGIApp:
-    """From the outside to the inside: id and log, CORS, keys, the body, the routes."""
+    """From the outside to the inside: id and log, the host's name, CORS, keys, the body, the routes."""
     app = FastAPI(title="Thermocline", description="A local LLM server. Errors have one shape; see docs/http.md.", responses=ERRORS)
     app.state.service = service
     errors.install(app)
     for part in ROUTES:
         app.include_router(part.router)
-    inner = Keys(Bounds(app, door.limits), door.keys)
-    return Envelope(with_cors(inner, door.origins) if door.origins else inner)
+    inner: ASGIApp = Keys(Bounds(app, door.limits), door.keys)
+    inner = with_cors(inner, door.origins) if door.origins else inner
+    return Envelope(inner if door.hosts is None else Hosts(inner, door.hosts))
 
 
 def with_cors(app: ASGIApp, origins: tuple[str, ...]) -> ASGIApp:

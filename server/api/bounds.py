@@ -15,11 +15,15 @@ class Limits:
     body_seconds: float
 
 
+PATIENCE = 4  # times the limit: what is read and forgotten of a body that is too large
 USUAL = Limits(header_bytes=32 << 10, body_bytes=8 << 20, body_seconds=60.0)
 
 
 class Bounds:
-    """Reads a body up to the limit, then hands it on in one piece. A client that leaves meanwhile is answered nothing."""
+    """Reads a body up to the limit, then hands it on in one piece. A client that leaves meanwhile is answered nothing.
+
+    What is larger is forgotten as it comes, but not cut off at once: a client that cannot send its body to the end often reads no answer.
+    """
 
     def __init__(self, app: ASGIApp, limits: Limits) -> None:
         self.app, self.limits = app, limits
@@ -31,7 +35,7 @@ class Bounds:
             return await response_of(TooManyHeaders(self.limits.header_bytes))(scope, receive, send)
         try:
             async with asyncio.timeout(self.limits.body_seconds):
-                body = await self._read(receive)
+                body = await self._read(receive, announced_bytes(scope))
         except TimeoutError:
             return await response_of(TooSlow(self.limits.body_seconds))(scope, receive, send)
         except TooLarge as error:
@@ -39,19 +43,28 @@ class Bounds:
         if body is not None:
             await self.app(scope, replay({"type": "http.request", "body": body, "more_body": False}, receive), send)
 
-    async def _read(self, receive: Receive) -> bytes | None:
-        """None when the client has gone."""
-        parts, total_bytes = list[bytes](), 0
-        while True:
+    async def _read(self, receive: Receive, announced_bytes: int) -> bytes | None:
+        """None when the client has gone. TooLarge after the body's end, or PATIENCE times the limit."""
+        body, limit, total_bytes, more = bytearray(), self.limits.body_bytes, 0, True
+        while more and total_bytes <= PATIENCE * limit:
             message = await receive()
             if message["type"] == "http.disconnect":
                 return None
-            parts.append(message.get("body", b""))
-            total_bytes += len(parts[-1])
-            if total_bytes > self.limits.body_bytes:
-                raise TooLarge(self.limits.body_bytes)
-            if not message.get("more_body", False):
-                return b"".join(parts)
+            part, more = message.get("body", b""), message.get("more_body", False)
+            total_bytes += len(part)
+            if max(total_bytes, announced_bytes) <= limit:
+                body += part
+            else:
+                body.clear()
+        if max(total_bytes, announced_bytes) > limit:
+            raise TooLarge(limit)
+        return bytes(body)
+
+
+def announced_bytes(scope: Scope) -> int:
+    """Of the body, by its header; 0 when it has none."""
+    announced = dict(scope["headers"]).get(b"content-length", b"")
+    return int(announced[:20]) if announced.isdigit() else 0
 
 
 def replay(first: Message, receive: Receive) -> Receive:

@@ -61,6 +61,11 @@ class Unauthorized(Exception):
         super().__init__("this server wants an API key: send it as 'Authorization: Bearer KEY'")
 
 
+class UnknownHost(Exception):
+    def __init__(self, asked: str) -> None:
+        super().__init__(f"this server does not answer to the host {asked[:100]!r}; start it with --allow-host NAME if it should")
+
+
 class TooSlow(Exception):
     def __init__(self, limit_seconds: float) -> None:
         super().__init__(f"the body did not come within {limit_seconds:g} seconds")
@@ -91,6 +96,7 @@ TABLE: dict[type[Exception], Answer] = {
     NoChatTemplate: Answer(400, "invalid_request_error", "no_chat_template"),
     GuideFailed: Answer(400, "invalid_request_error", "grammar_failed"),
     Unauthorized: Answer(401, "authentication_error", "invalid_api_key", {"www-authenticate": "Bearer"}),
+    UnknownHost: Answer(403, "invalid_request_error", "host_not_allowed"),
     TooSlow: Answer(408, "invalid_request_error", "request_timeout"),
     TooManyHeaders: Answer(431, "invalid_request_error", "headers_too_large"),
     TooLarge: Answer(413, "invalid_request_error", "body_too_large"),

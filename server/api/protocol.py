@@ -24,7 +24,12 @@ class Protocol(H11Protocol):
             self.transport.close()
 
     def send_400_response(self, msg: str) -> None:
-        """For what is no HTTP, or has more headers than the limit."""
+        """For what is no HTTP, or has more headers than the limit; and for a body that is none, whose request may be answered already."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.disconnected = True  # whoever works on it says nothing more
+            self.cycle.message_event.set()
+        if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
+            return self.transport.close()
         message = f"this is not an HTTP request, or its headers are larger than {USUAL.header_bytes} bytes"
         body = json.dumps(error_body(message, "invalid_request_error", None, "bad_http")).encode()
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), (b"connection", b"close")]

@@ -42,3 +42,23 @@ def test_streams_at_once_are_measured(model: str, monkeypatch: pytest.MonkeyPatc
         least, most = row["first_token_range_ms"]
         assert 0 < least <= row["first_token_ms"] <= most
         assert row["tokens_per_second"] > 0
+
+
+def test_growth_is_that_of_the_time_after_the_warm_up() -> None:
+    """Ten megabytes that double in the warm-up, grow by five percent in the next nine minutes, and have one peak."""
+    found = abuse.Found(ready=5_000_000)
+    for second in range(600):
+        size = 10_000_000 if second < 60 else 20_000_000 + 1_000_000 * (second - 60) // 540
+        found.resident.append((second / 60, size + 50_000_000 * (second == 300)))
+    memory = found.memory(1.0)
+    assert memory.growth == pytest.approx(0.045, abs=0.002)  # from the middle of the first tenth to that of the last
+    assert memory.told()["ready_mb"] == 5
+    assert memory.told()["peak_mb"] == 70
+    assert memory.told()["resident_mb"] == sorted(memory.told()["resident_mb"])
+    assert found.memory(20.0).growth == 0
+
+
+def test_a_level_is_no_growth() -> None:
+    found = abuse.Found(resident=[(second / 60, 100) for second in range(20)])
+    assert found.memory(0.0).growth == 0
+    assert found.memory(0.1).growth == 0

@@ -131,12 +131,6 @@ def test_alone_a_text_comes_with_its_margins() -> None:
     against(answering(plain(400, {})), refused)
 
 
-def test_growth_is_seen_and_a_level_is_not() -> None:
-    assert Found(resident=[100] * 20).growth == 0
-    assert Found(resident=[50, 80, 90, *[100] * 17]).growth == 0
-    assert Found(resident=[100] * 10 + [103] * 10).growth == pytest.approx(0.03)
-
-
 def test_every_odd_thing_can_be_made_and_sent() -> None:
     random = Random(1)
     for make in ODD:

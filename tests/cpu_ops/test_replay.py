@@ -41,7 +41,7 @@ REPEATS = (None, cpu_ops.replayed)
 
 
 def recorded_of(cache: KvCache, tokens: int) -> Recorded:
-    recorded = _RECORDED[cache][tokens, tokens]
+    recorded = _RECORDED[cache][tokens]
     assert recorded is not None
     return recorded
 
@@ -63,7 +63,7 @@ STEPS: list[list[Part]] = [
 def test_every_step_has_the_bits_of_a_computed_one(name: str, format_name: FormatName, packed_of: PackedOf) -> None:
     packed = packed_of(name, format_name)
     computed, played = (cold_model(packed, repeats=repeats) for repeats in (False, True))
-    caches = [cache_for(model, slots=2) for model in (computed, played)]
+    caches = [cache_for(model, slots=3) for model in (computed, played)]
     for step in STEPS:
         expected, got = (run_step(model, cache, step) for model, cache in zip((computed, played), caches, strict=True))
         assert all(torch.equal(one, other) for one, other in zip(expected, got, strict=True)), step
@@ -75,7 +75,7 @@ def test_every_step_has_the_bits_of_a_computed_one(name: str, format_name: Forma
 def test_predicted_steps_too(format_name: FormatName, packed_of: PackedOf) -> None:
     packed = packed_of("relu", format_name)
     computed, played = (cold_model(packed, repeats=repeats, rank=64) for repeats in (False, True))
-    caches = [cache_for(model, slots=2) for model in (computed, played)]
+    caches = [cache_for(model, slots=3) for model in (computed, played)]
     for step in STEPS:
         expected, got = (run_step(model, cache, step) for model, cache in zip((computed, played), caches, strict=True))
         assert all(torch.equal(one, other) for one, other in zip(expected, got, strict=True)), step
@@ -84,10 +84,10 @@ def test_predicted_steps_too(format_name: FormatName, packed_of: PackedOf) -> No
 
 def test_a_step_of_each_size_is_recorded_once(packed_of: PackedOf) -> None:
     model = cold_model(packed_of("bundled", "int4"), repeats=True)
-    cache = cache_for(model, slots=2)
+    cache = cache_for(model, slots=3)
     for step in STEPS:
         run_step(model, cache, step)
-    assert sorted(_RECORDED[cache]) == [(1, 1), (2, 2), (3, 3)]
+    assert sorted(_RECORDED[cache]) == [1, 2, 3]
     tape = recorded_of(cache, 1).tape
     run_step(model, cache, [Part(0, 35, [1])])
     assert recorded_of(cache, 1).tape is tape
@@ -103,7 +103,7 @@ def test_a_model_that_needs_torch_besides_is_computed(packed_of: PackedOf, caplo
     packed = packed_of("relu", "bf16")
     built = [cold_model(packed, repeats=repeats) for repeats in (False, True)]
     computed, played = (Doubling(one.spec, one.spine, one.ffn, one.ops, repeat=repeat) for one, repeat in zip(built, REPEATS, strict=True))
-    caches = [cache_for(model, slots=2) for model in (computed, played)]
+    caches = [cache_for(model, slots=3) for model in (computed, played)]
     with caplog.at_level("INFO", "cpu_ops.replay"):
         for step in STEPS:
             expected, got = (run_step(model, cache, step) for model, cache in zip((computed, played), caches, strict=True))
@@ -113,15 +113,41 @@ def test_a_model_that_needs_torch_besides_is_computed(packed_of: PackedOf, caplo
 
 
 def test_logits_of_some_rows_only(packed_of: PackedOf) -> None:
-    """A short prompt wants its last row; the tape of as many tokens that want all is another."""
+    """A short prompt wants its last row: it is computed, and has the bits of one that is played back and wants all."""
     model = cold_model(packed_of("bundled", "bf16"), repeats=True)
-    cache = cache_for(model, slots=2)
+    cache = cache_for(model, slots=3)
     for start in (0, 3, 6):
         part = [Part(0, start, [5, 6, 7])]
         whole = run_step(model, cache, part)[0]
         last = Step(torch.tensor([5, 6, 7]), torch.arange(start, start + 3), torch.zeros(3, dtype=torch.int64), torch.tensor([2]))
         assert torch.equal(model.forward(last, cache)[0], whole[2])
-    assert sorted(_RECORDED[cache]) == [(3, 1), (3, 3)]
+    assert sorted(_RECORDED[cache]) == [3]
+
+
+def test_tapes_of_fewer_tokens_take_no_memory_beside_that_of_the_most(packed_of: PackedOf) -> None:
+    """And what is played back is right whatever was recorded and played on the same memory since: every tape against its first time."""
+    model = cold_model(packed_of("bamboo", "int4"), repeats=True)
+    cache = cache_for(model, slots=5)
+    steps = [[Part(slot, 0, [slot + 20]) for slot in range(tokens)] for tokens in (5, 1, 4, 2, 3)]
+    first = [run_step(model, cache, steps[0])]
+    reel = _RECORDED[cache].reel
+    pieces, nbytes = list(reel.pieces), reel.nbytes
+    first += [run_step(model, cache, step) for step in steps[1:]]
+    assert sorted(_RECORDED[cache]) == [1, 2, 3, 4, 5]
+    assert reel.nbytes == nbytes
+    assert all(now is then for now, then in zip(reel.pieces, pieces, strict=True))
+    for _ in range(2):
+        again = [run_step(model, cache, step) for step in steps]
+        assert all(torch.equal(now[0], then[0]) for now, then in zip(again, first, strict=True))
+
+
+def test_more_tokens_than_slots_leave_no_tape(packed_of: PackedOf) -> None:
+    """Scored prompts may have any number of tokens, and would leave one for each."""
+    model = cold_model(packed_of("bundled", "bf16"), repeats=True)
+    cache = cache_for(model, slots=2)
+    for tokens in range(1, 9):
+        run_step(model, cache, [Part(0, 0, list(range(tokens)))])
+    assert sorted(_RECORDED[cache]) == [1, 2]
 
 
 def test_tapes_go_with_their_cache(packed_of: PackedOf) -> None:

@@ -1,6 +1,9 @@
 """`server` and `thermocline` at the command line: every mistake is one line and exit code 2, before anything is loaded."""
 
 import asyncio
+import json
+import os
+import subprocess
 from collections.abc import Sequence
 from types import SimpleNamespace
 
@@ -13,11 +16,13 @@ import server.cli
 from cpu_ops.topology import set_threads
 from models.step import Step
 from models.tokenizer import Tokenizer
+from server.api.app import Door
 from server.bridge import Bridge
-from server.cli import main, umbrella
+from server.cli import main, umbrella, welcome
 from server.listening import listening
 from server.sequence import Params
-from tests.server.fakes import MemoryModel, build_engine, build_sequence
+from tests.server.api.live import live_server
+from tests.server.fakes import MemoryModel, build_engine, build_sequence, running_service
 
 
 def complaint(argv: Sequence[str], capsys: pytest.CaptureFixture[str]) -> str:
@@ -93,9 +98,9 @@ def test_threads_asked_for_reach_kernels_and_torch_where_the_model_runs(
         sequence, _ = build_sequence(tokenizer, [1, 2], Params(max_tokens=3))
         assert [delta.finish async for _, delta in bridge.submit((sequence,)).events()][-1] == "length"
 
-    monkeypatch.setattr(server.cli, "load", lambda config: SimpleNamespace(engine=build_engine(model), plan=None))
+    ready = SimpleNamespace(engine=build_engine(model), plan=None, manifest=SimpleNamespace(name="fake"))
+    monkeypatch.setattr(server.cli, "load", lambda config: ready)
     monkeypatch.setattr(server.cli, "report", str)
-    monkeypatch.setattr(server.cli, "welcome", lambda url, ready: url)
     monkeypatch.setattr(server.cli, "service_of", lambda ready, bridge, config: bridge)
     monkeypatch.setattr(server.cli, "serve", lambda bridge, taken, door, drain: asyncio.run(asyncio.wait_for(one_request(bridge), 20)))
     try:
@@ -103,3 +108,15 @@ def test_threads_asked_for_reach_kernels_and_torch_where_the_model_runs(
     finally:
         set_threads()
     assert model.threads == {(min(asked, most),) * 2}
+
+
+@pytest.mark.parametrize("locked", [False, True])
+def test_the_line_to_try_works_in_a_shell(tokenizer: Tokenizer, locked: bool) -> None:
+    """With keys it names the header, not the key, which the shell knows as $KEY."""
+    key = "sk-'very \" secret"
+    with running_service(tokenizer, MemoryModel()) as service, live_server(service, Door(keys=(key,) if locked else ())) as url:
+        said = welcome(url, "fake", locked=locked)
+        shell = said.splitlines()[1].strip().replace("curl ", "curl -s ", 1)
+        done = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=True, env={**os.environ, "KEY": key})
+    assert json.loads(done.stdout)["usage"]["completion_tokens"] > 0
+    assert ("Authorization" in said, "$KEY" in said) == (locked, locked)

@@ -16,6 +16,12 @@ def test_a_free_port_is_taken_and_connections_wait() -> None:
             pass
 
 
+@pytest.mark.parametrize(("host", "shown"), [("0.0.0.0", "127.0.0.1"), ("::", "[::1]"), ("::1", "[::1]")])
+def test_the_address_shown_is_one_that_can_be_asked(host: str, shown: str) -> None:
+    with listening(host, 0) as taken:
+        assert url_of(taken) == f"http://{shown}:{taken.getsockname()[1]}"
+
+
 def test_a_port_in_use_says_so() -> None:
     with (
         listening("127.0.0.1", 0) as taken,

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import tracemalloc
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -9,12 +10,12 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from models.tokenizer import Tokenizer
 from server.api import protocol
 from server.api.app import Door, build_app
-from server.api.bounds import USUAL
+from server.api.bounds import USUAL, Bounds
 from server.api.keys import Keys
 from server.service import Service
 from tests.server.api.asking import ask, checked
@@ -119,6 +120,52 @@ def test_a_body_that_does_not_come_is_a_408(service: Service) -> None:
     assert checked(answer)["code"] == "request_timeout"
 
 
+def pieces(total_bytes: int) -> Any:
+    """A body that says nothing of its length."""
+
+    async def made() -> Any:
+        for _ in range(total_bytes // 1000):
+            yield b"x" * 1000
+
+    return made()
+
+
+@pytest.mark.parametrize("total_bytes", [11_000, 40_000, 400_000])
+@pytest.mark.parametrize("announced", [True, False])
+def test_a_body_over_the_limit_is_a_413_that_its_sender_reads(service: Service, total_bytes: int, announced: bool) -> None:
+    small = build_app(service, Door(limits=replace(USUAL, body_bytes=10_000)))
+    content = b"x" * total_bytes if announced else pieces(total_bytes)
+    answer = ask(small, "POST", "/v1/completions", content=content)
+    assert answer.status_code == 413
+    assert checked(answer)["code"] == "body_too_large"
+
+
+@pytest.mark.parametrize(("announced", "total", "read"), [(True, 9, 9), (False, 9, 9), (False, 4, 4), (True, 4, 4), (False, 100, 21)])
+def test_the_end_of_a_body_that_is_too_large_is_waited_for_but_not_for_ever(announced: bool, total: int, read: int) -> None:
+    """In parts of 1,000 bytes, of which five are allowed; it is forgotten as it comes."""
+    reached, sizes = list[bytes](), list[int]()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        reached.append((await receive())["body"])
+
+    async def receive() -> Message:
+        sizes.append(tracemalloc.get_traced_memory()[0])
+        return {"type": "http.request", "body": b"x" * 1000, "more_body": len(sizes) < total}
+
+    async def send(message: Message) -> None:
+        pass
+
+    headers = [(b"content-length", str(1000 * total).encode())] if announced else []
+    tracemalloc.start()
+    try:
+        asyncio.run(Bounds(app, replace(USUAL, body_bytes=5_000))({"type": "http", "headers": headers}, receive, send))
+    finally:
+        tracemalloc.stop()
+    assert reached == ([b"x" * 4000] if total == 4 else [])
+    assert len(sizes) == read
+    assert max(sizes) - sizes[0] < 15_000  # nowhere near the 100 kB that came
+
+
 def sent(url: str, data: bytes) -> bytes:
     """What a server says to bare bytes, until it hangs up."""
     host, port = url.removeprefix("http://").split(":")
@@ -146,6 +193,24 @@ def test_what_is_no_http_is_a_400_in_our_shape(service: Service, data: bytes) ->
         assert head.startswith(b"HTTP/1.1 400")
         assert httpx.Response(400, content=body).json()["error"]["type"] == "invalid_request_error"
         assert httpx.get(f"{url}/health", verify=False).status_code == 200
+
+
+@pytest.mark.parametrize("door", [LOCKED, Door(hosts=("nobody",))])
+def test_a_body_that_is_no_http_behind_a_request_that_is_refused_at_once(
+    service: Service, door: Door, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One answer, whoever gives it, and no error of ours in the log."""
+    data = b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
+    with live_server(service, door) as url:
+        assert sent(url, data + b"nonsense\r\n").count(b"HTTP/1.1 4") == 1
+        host, port = url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=10) as connection:
+            connection.sendall(data)
+            assert connection.recv(65536).startswith(b"HTTP/1.1 40")
+            connection.sendall(b"nonsense\r\n")
+            while connection.recv(65536):
+                pass
+    assert not [record for record in caplog.records if record.exc_info]
 
 
 def test_who_connects_and_says_nothing_is_hung_up_on(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:

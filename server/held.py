@@ -14,7 +14,7 @@ from server.split_ffn import SplitBank
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """Bytes. `hot` [L·E]: neurons of each bank on the GPU. `device`: where the spine is."""
+    """Bytes. `hot` [L·E]: neurons of each bank on the GPU. `device`: where the spine is; masks on it are not of the CPU's predictors."""
 
     device: str
     spine_bytes: int
@@ -22,17 +22,21 @@ class Held:
     cold_bytes: int
     kv_bytes: int
     hot: tuple[int, ...]
+    predictor_bytes: int = 0  # in CPU memory
+    mask_bytes: int = 0  # on the GPU: predictors that are part of the model
 
     @classmethod
     def count(cls, spine: Spine, layers: Sequence[Sequence[SplitBank]], cache: KvCache, device: torch.device) -> "Held":
         banks = [bank for layer in layers for bank in layer]
         return cls(
             device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-            spine_bytes=sum(size for _, size in {(one.data_ptr(), one.nbytes) for one in tensors(spine)}),
+            spine_bytes=distinct_bytes(spine),
             hot_bytes=sum(bank.hot.nbytes for bank in banks),
             cold_bytes=sum(bank.cold.nbytes for bank in banks),
             kv_bytes=cache.nbytes,
             hot=tuple(len(bank.hot) for bank in banks),
+            predictor_bytes=distinct_bytes([(bank.predictor, bank.cold.mask) for bank in banks]),
+            mask_bytes=distinct_bytes([bank.hot.mask for bank in banks if len(bank.hot)]),
         )
 
 
@@ -50,6 +54,11 @@ class MemoryNow:
         if not torch.cuda.is_initialized():
             return cls(resident, None, None)
         return cls(resident, torch.cuda.memory_allocated(), torch.cuda.max_memory_reserved())
+
+
+def distinct_bytes(part: object) -> int:
+    """Of every tensor inside `part`, one that is met twice counted once."""
+    return sum(size for _, size in {(one.data_ptr(), one.nbytes) for one in tensors(part)})
 
 
 def tensors(part: object) -> Iterator[Tensor]:

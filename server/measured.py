@@ -41,6 +41,11 @@ class Measured:
     def hot_neurons(self) -> int | None:
         return None if self.held is None else sum(self.held.hot)
 
+    @property
+    def hot_share(self) -> float | None:
+        """Of the firings that were counted, those that the GPU served; nothing need be counted to know that it serves none."""
+        return 0.0 if self.hot_neurons == 0 else self.numbers.hot_share
+
     def per_step(self, seconds: float) -> float | None:
         return ratio(seconds, self.numbers.prompt_steps + self.numbers.decode_steps)
 

@@ -29,6 +29,7 @@ class Readings:
         yield from totals(seen)
         yield from finished(seen)
         yield from seconds(seen)
+        yield from fired(seen)
         yield from present(seen)
         yield from placement(seen, self._service)
 
@@ -74,6 +75,12 @@ def seconds(seen: Measured) -> Iterator[Metric]:
     yield labelled(sides, {"cpu": numbers.cpu_seconds, "waiting": numbers.waiting_seconds, "gpu": numbers.gpu_seconds})
 
 
+def fired(seen: Measured) -> Iterator[Metric]:
+    """So that the share that the GPU serves can be had for any stretch of time."""
+    sides = CounterMetricFamily(PREFIX + "firings_counted", "Neurons that fired in watched steps, by who served them.", labels=["side"])
+    yield labelled(sides, {"gpu": seen.numbers.fired_hot, "cpu": seen.numbers.fired_cold})
+
+
 def present(seen: Measured) -> Iterator[Metric]:
     numbers = seen.numbers
     yield from gauge("slots", "Texts that can be written at once.", numbers.slots)
@@ -94,7 +101,7 @@ def placement(seen: Measured, service: Service) -> Iterator[Metric]:
     plan = service.plan
     pairs = {
         "sequence_tokens_per_second": ("Of one text.", service.expected_per_second, seen.sequence_tokens_per_second),
-        "hot_share": ("Share of firings that the GPU serves.", None if plan is None else plan.served_in_all, seen.numbers.hot_share),
+        "hot_share": ("Share of firings that the GPU serves.", None if plan is None else plan.served_in_all, seen.hot_share),
         "hot_neurons": ("Neurons on the GPU.", None if plan is None else sum(plan.hot), seen.hot_neurons),
     }
     for name, (help, planned, measured) in pairs.items():

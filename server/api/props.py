@@ -5,6 +5,7 @@ from pydantic import BaseModel
 
 from placement.artefact import Placement
 from placement.budget import Budget
+from server.held import Held
 from server.measured import Measured
 from server.service import Service
 
@@ -126,11 +127,11 @@ def measured(seen: Measured, plan: Placement | None) -> Side:
     """Lines have the plan's names; what is one number in the plan and nobody's tensor (workspace, margin) is in the sum only."""
     numbers, held, memory = seen.numbers, seen.held, seen.memory
     spine = {} if held is None else {"spine": held.spine_bytes, "KV cache": held.kv_bytes}
-    on_gpu = None if memory.vram is None or held is None else {**spine, "hot neurons": held.hot_bytes, "in all": memory.vram}
-    ram = {"in all": memory.resident} if held is None else {"cold neurons": held.cold_bytes, "in all": memory.resident}
+    on_gpu = None if memory.vram is None or held is None else {**spine, **hot_bytes(held), "in all": memory.vram}
+    ram = {"in all": memory.resident} if held is None else {**cold_bytes(held), "in all": memory.resident}
     return Side(
         tokens_per_second=seen.sequence_tokens_per_second,
-        hot_share=numbers.hot_share,
+        hot_share=seen.hot_share,
         hot_neurons=None if held is None else layers(held.hot, 1 if plan is None else plan.n_experts),
         vram_bytes=on_gpu,
         ram_bytes=ram if on_gpu is not None else spine | ram,
@@ -138,6 +139,14 @@ def measured(seen: Measured, plan: Placement | None) -> Side:
             gpu=seen.per_step(numbers.gpu_seconds), cpu=seen.per_step(numbers.cpu_seconds), waiting=seen.per_step(numbers.waiting_seconds)
         ),
     )
+
+
+def hot_bytes(held: Held) -> Bytes:
+    return {"hot neurons": held.hot_bytes} | ({"predictors": held.mask_bytes} if held.mask_bytes else {})
+
+
+def cold_bytes(held: Held) -> Bytes:
+    return {"cold neurons": held.cold_bytes} | ({"predictors": held.predictor_bytes} if held.predictor_bytes else {})
 
 
 def layers(hot: tuple[int, ...], n_experts: int) -> list[int]:

@@ -84,6 +84,34 @@ def test_a_template_that_does_what_it_must_not_is_refused(source: str) -> None:
         render(source)
 
 
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{% for i in range(99999) %}{% for i in range(99999) %}{% endfor %}{% endfor %}",
+        "{% for i in range(99999) %}{% for i in range(99999) if false %}{% endfor %}{% endfor %}",
+        "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(100) }}",
+        "{% macro f(n) %}{{ caller() }}{% if n %}{% for i in '12' %}{% call f(n - 1) %}{% endcall %}{% endfor %}{% endif %}{% endmacro %}"
+        "{% call f(100) %}{% endcall %}",
+        "{% for n in [99] recursive %}{% if n %}{{ loop([n - 1, n - 1]) }}{% endif %}{% endfor %}",
+    ],
+)
+def test_a_template_that_computes_for_ever_and_writes_nothing_is_refused_in_time(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("models.chat.LONGEST_SECONDS", 0.05)
+    with pytest.raises(ChatRefused, match=r"longer than 0\.05 seconds"):
+        render(source)
+
+
+@pytest.mark.parametrize("grown", ["ns.x + ns.x", "ns.x ~ ns.x"])
+@pytest.mark.parametrize("seed", ["'xy'", "['x', 'y']"])
+def test_what_doubles_in_every_round_is_refused_before_it_fills_the_memory(grown: str, seed: str) -> None:
+    with pytest.raises(ChatRefused, match="makes more than"):
+        render(f"{{% set ns = namespace(x={seed}) %}}{{% for i in range(60) %}}{{% set ns.x = {grown} %}}{{% endfor %}}")
+
+
+def test_texts_are_joined_as_jinja_does() -> None:
+    assert render("{{ 1 ~ 'a' ~ none ~ ('b' + 'c') ~ [1 + 1] }}{% for i in range(9) if i is odd %}{{ i }}{% endfor %}") == "1aNonebc[2]1357"
+
+
 def test_products_of_numbers_are_let_through() -> None:
     assert render("{{ 3 * 4 }}{{ 'ab' * 2 }}{{ 2 * 'c' }}") == "12ababcc"
 

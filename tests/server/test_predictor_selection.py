@@ -104,6 +104,8 @@ def test_the_server_writes_the_exact_text_by_it_and_finds_it_again(config: Confi
     assert first.plan.question.predictor_bytes > 2 * 4 * (128 * 64 + 96 * 128) - 1
     (line,) = [line for line in first.plan.ram.lines if line.name == "predictors"]
     assert line.bytes == first.plan.question.predictor_bytes
+    held_bytes = first.held.predictor_bytes
+    assert exact.held.predictor_bytes == 0 < held_bytes <= line.bytes < held_bytes + 2**14  # the file aligns each of its four matrices
     again = load(chosen)
     assert written(again, again.tokenizer) == text
     silent = write_folder(tmp_path / "silent", [oracle(checkpoint, layer) for layer in range(2)], 1e5)

@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from models.tokenizer import Tokenizer
 from server.api.app import build_app
 from server.held import Held
+from server.numbers import Numbers
 from server.service import Service
 from tests.server.api.asking import ask, client_of
 from tests.server.fakes import GatedModel, MemoryModel, running_service
@@ -76,6 +77,26 @@ def test_the_plan_stands_beside_what_is_measured(service: Service) -> None:
     assert placement["measured"]["ram_bytes"]["in all"] > 10**7
     assert (shown["model"], shown["context"], shown["total_slots"], shown["chat"]) == ("fake", 64, 3, False)
     assert shown["cache"]["prompt_tokens"] == found["thermocline_prompt_tokens_total"]
+
+
+def test_the_share_that_the_gpu_serves_stands_in_both(tokenizer: Tokenizer) -> None:
+    """Of firings that were counted; before any there is none to tell, and where no neuron is hot it is 0."""
+    with running_service(tokenizer, MemoryModel(), slots=3) as service:
+        for held, numbers, share in (
+            (HELD, Numbers(fired_hot=30, fired_cold=10), 0.75),
+            (HELD, Numbers(), None),
+            (replace(HELD, hot=(0, 0, 0, 0)), Numbers(), 0.0),
+        ):
+            service.bridge._engine.numbers = numbers
+            told = replace(service, held=held)
+            assert ask(build_app(told), "GET", "/props").json()["placement"]["measured"]["hot_share"] == share
+            assert metrics(told).get("thermocline_hot_share{source=measured}") == share
+            assert metrics(told)["thermocline_firings_counted_total{side=gpu}"] == numbers.fired_hot
+
+
+def test_predictors_stand_among_the_bytes(service: Service) -> None:
+    told = replace(service, held=replace(HELD, predictor_bytes=5))
+    assert ask(build_app(told), "GET", "/props").json()["placement"]["measured"]["ram_bytes"]["predictors"] == 5
 
 
 def test_busy_slots_and_the_queue_are_seen_and_go_back_to_nothing(tokenizer: Tokenizer) -> None:

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from server.api.envelope import Envelope
 from server.api.errors import Loading, response_of
 from server.api.protocol import Protocol
+from server.api.sleeper import Sleeper
 
 
 async def say_loading(scope: Scope, receive: Receive, send: Send) -> None:
@@ -27,11 +28,11 @@ def answering_meanwhile(taken: socket.socket) -> Iterator[None]:
     settings = uvicorn.Config(
         app, http=Protocol, ws="none", log_config=None, access_log=False, server_header=False, lifespan="off", timeout_graceful_shutdown=1
     )
-    server = uvicorn.Server(settings)
+    server = Sleeper(settings)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [taken.dup()]}, name="loading", daemon=True)
     thread.start()
     try:
         yield
     finally:
-        server.should_exit = True
+        server.stop()
         thread.join()

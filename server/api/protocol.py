@@ -1,7 +1,8 @@
-"""What uvicorn answers by itself, in our shape, and bounds on what comes before a request: its headers, and the wait for them."""
+"""What uvicorn says by itself, in our shape; the date of all answers; bounds on what comes before a request: headers, and the wait."""
 
 import asyncio
 import json
+from email.utils import formatdate
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -18,6 +19,11 @@ class Protocol(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self.loop.call_later(HEADER_SECONDS, self._close_if_silent)
+
+    def data_received(self, data: bytes) -> None:
+        """An answer is dated when its request came: there is no clock that would do it (`Sleeper`)."""
+        self.server_state.default_headers = [(b"date", formatdate(usegmt=True).encode()), *self.config.encoded_headers]
+        super().data_received(data)
 
     def _close_if_silent(self) -> None:
         if self.cycle is None:

@@ -9,6 +9,7 @@ import uvicorn
 
 from server.api.app import Door, build_app
 from server.api.protocol import Protocol
+from server.api.sleeper import Sleeper
 from server.service import Service
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -37,7 +38,7 @@ def serve(service: Service, taken: socket.socket, door: Door, drain_seconds: int
     Draining(settings(service, door, drain_seconds), service).run(sockets=[taken])
 
 
-class Draining(uvicorn.Server):
+class Draining(Sleeper):
     """Before it waits for running requests, it ends those that would run for ever."""
 
     def __init__(self, settings: uvicorn.Config, service: Service) -> None:

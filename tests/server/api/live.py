@@ -20,7 +20,7 @@ def live_server(service: Service, door: Door = OPEN, taken: socket.socket | None
     try:
         yield f"http://127.0.0.1:{listening.getsockname()[1]}"
     finally:
-        server.should_exit = True
+        server.stop()
         thread.join(10)
         listening.close()
         assert not thread.is_alive()

@@ -2,9 +2,11 @@
 
 import asyncio
 import socket
+import time
 import tracemalloc
 from collections.abc import Iterator
 from dataclasses import replace
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpx
@@ -222,6 +224,17 @@ def test_who_connects_and_says_nothing_is_hung_up_on(service: Service, monkeypat
 def test_the_server_does_not_say_what_it_is_made_of(service: Service) -> None:
     with live_server(service) as url:
         assert "server" not in httpx.get(f"{url}/health", verify=False).headers
+
+
+def test_an_answer_says_when_it_was_given(service: Service) -> None:
+    """Also the second one on a connection, later."""
+    with live_server(service) as url, httpx.Client(base_url=url, verify=False) as client:
+        dates = []
+        for _ in range(2):
+            dates.append(parsedate_to_datetime(client.get("/health").headers["date"]).timestamp())
+            assert abs(dates[-1] - time.time()) < 2
+            time.sleep(1.01)
+    assert dates[0] < dates[1]
 
 
 def test_headers_over_the_limit_are_a_431(service: Service) -> None:

@@ -27,7 +27,7 @@ def byte_dot(builder: Builder, weights: Value, values: Value, start: Value) -> V
 
 
 def small_dot(builder: Builder, weights: Sequence[Value], values: Sequence[Value], start: Value) -> Value:
-    """The same for weights 0 … 15, over up to four pairs of bytes [n]."""
+    """The same for weights 0 … 15, over up to eight pairs of bytes [n]."""
     pairs = list(zip(weights, values, strict=True))
     if has_words(target_of(builder)):
         return builder.add(start, words_added(builder, reduce(builder.add, (bytes_multiplied(builder, w, v) for w, v in pairs))))
@@ -48,7 +48,7 @@ def has_wide_bytes(target: Target) -> bool:
 
 
 def has_words(target: Target) -> bool:
-    """Whether it takes two, with int16 between them, which hold what a group of small weights adds up to."""
+    """Whether it takes two, with int16 between them, which hold what a group of small weights adds up to: 8 · 2 · 15 · 127 < 2¹⁵."""
     return target.has("avx2") and not has_vnni(target)
 
 

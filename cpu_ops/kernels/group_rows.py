@@ -1,12 +1,15 @@
 """Rows of small integers in groups of 32 with a float16 scale, against int8 input in groups of 32 with a float32 scale.
 
 The product of two groups is exact in int32; then it is scaled and added in float32. Groups are taken in runs whose scales are decoded
-as one vector, and multiplied as many at a time as a vector holds; what is left over at the end of a row comes in shorter runs.
+as one vector. In the longest runs a lane is a block of 16 bytes (`transposed`), and so is its product with an input: what four blocks
+of four lanes each would take four times, converting, scaling and adding, is done once. What a row has left over comes in shorter runs.
 """
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
+
+from llvmlite import ir
 
 from cpu_ops.kernels.byte_dot import has_wide_bytes
 from cpu_ops.kernels.ir import (
@@ -38,6 +41,7 @@ from cpu_ops.kernels.target import target_of
 from models.bits import GROUP
 
 HALF = GROUP // 2
+WORDS, WORD_BYTES = 4, 4  # of a block
 FAR_LEVEL = 1
 SCALE_BYTES = 2
 
@@ -56,6 +60,12 @@ class Width(NamedTuple):
         """Where the scale of a group lies among those of its run."""
         return self.order.index(place) if count == len(self.order) else place
 
+    @property
+    def blocks(self) -> list[int]:
+        """Which of `lanes` blocks of 16 bytes is in each lane of their `transposed` words."""
+        quarter = self.lanes // WORDS
+        return [vector * quarter + place for place in range(quarter) for vector in range(WORDS)]
+
 
 WIDE = Width(16, (16, 4, 1), tuple(range(16)))
 # Two groups multiplied at once have their scales in different halves of the vector: crossing the middle costs AVX2 three times as much.
@@ -73,13 +83,27 @@ class Met(NamedTuple):
     starts: Value
 
 
+class Share(NamedTuple):
+    """Groups of a run that are multiplied at once.
+
+    They fill so many vectors; the product's int32 start from what lies `starts` bytes into the run's input; `spread` are the places of
+    its lanes' scales among those of the run.
+    """
+
+    first: int
+    groups: int
+    vectors: int
+    starts: int
+    spread: list[int]
+
+
 class GroupRowCode(RowCode):
     group_bytes: int  # of the quants
-    sums: int  # int32 of a group's product
+    sums: int  # 32-bit words of a group's quants
 
     @abstractmethod
-    def weights(self, builder: Builder, address: Value, groups: int) -> tuple[Value, ...]:
-        """Some groups as bytes, in parts of 4 · sums · groups."""
+    def weights(self, builder: Builder, packed: Value) -> tuple[Value, ...]:
+        """Quants, as many bytes as a vector holds, -> parts of as many bytes, ready to be multiplied."""
 
     @abstractmethod
     def values(self, builder: Builder, address: Value, groups: int) -> tuple[Value, ...]:
@@ -87,11 +111,11 @@ class GroupRowCode(RowCode):
 
     @abstractmethod
     def starts(self, builder: Builder, values: tuple[Value, ...]) -> Value:
-        """What depends on the values alone in products with them: int32 [sums · groups]."""
+        """What depends on the values alone in products with them: int32, as many as a part has words."""
 
     @abstractmethod
     def product(self, builder: Builder, weights: tuple[Value, ...], met: Met) -> Value:
-        """int32 [sums · groups], exact."""
+        """int32, the same, exact: word by word, over up to eight parts."""
 
     @abstractmethod
     def raw_lanes(self, width: Width) -> int:
@@ -110,24 +134,27 @@ class GroupRowCode(RowCode):
 
     @property
     def _met_bytes(self) -> int:
-        """Of a prepared group: its values, what its product starts from, its scale."""
+        """Of a prepared group, at most: its values, what its product starts from, its scale."""
         return GROUP + 4 * self.sums + 4
 
     def prepared_bytes(self, k: int) -> int:
-        return k // GROUP * self._met_bytes
+        """In whole cache lines, as the longest runs are: they would else be read across two."""
+        return -(-k // GROUP * self._met_bytes // CACHE_LINE) * CACHE_LINE
 
     def prepare(self, builder: Builder, x: Row, prepared: Value, k: Value) -> None:
-        """Run by run: the values of all its groups as they are met, then the starts, then the scales in the run's order."""
+        """Run by run: the values of all its groups as they are met, then the starts, then the scales in the order of the lanes."""
+        width = width_of(builder)
 
         def run(first: Value, count: int) -> None:
             there = offset(builder, prepared, first, self._met_bytes)
-            for place, groups in _shares(count, width_of(builder).lanes // self.sums):
-                values = self.values(builder, offset(builder, x.weights, builder.add(first, constant(I64, place)), GROUP), groups)
-                for part, some in enumerate(values):
-                    store(builder, some, _after(builder, there, place * GROUP + part * some.type.count))
-                store(builder, self.starts(builder, values), _after(builder, there, count * GROUP + 4 * self.sums * place))
             scales = load(builder, offset(builder, x.scales, first, 4), vector(F32, count))
-            store(builder, _ordered(builder, scales), _after(builder, there, count * (GROUP + 4 * self.sums)))
+            shares = self._shares(width, count)
+            for share in shares:
+                values = self._values(builder, offset(builder, x.weights, builder.add(first, constant(I64, share.first)), GROUP), share)
+                for part, some in enumerate(values):
+                    store(builder, some, _after(builder, there, share.first * GROUP + part * some.type.count))
+                store(builder, self.starts(builder, values), _after(builder, there, share.starts))
+            store(builder, pick(builder, scales, _met_order(width, count)), _after(builder, there, _scales_at(shares)))
 
         for_runs(builder, k, run)
 
@@ -136,31 +163,52 @@ class GroupRowCode(RowCode):
         sums = [[_Sums(builder, width.lanes, self.sums) for _ in xs] for _ in rows]
 
         def run(first: Value, count: int) -> None:
-            runs = [offset(builder, x, first, self._met_bytes) for x in xs]
+            runs, shares = [offset(builder, x, first, self._met_bytes) for x in xs], self._shares(width, count)
             for row in rows:
                 self._ask_far(builder, row, first, count)
-            own = [self._scales(builder, row, first, count) for row in rows]
-            given = [load(builder, _after(builder, at, count * (GROUP + 4 * self.sums)), own[0].type) for at in runs]
-            scaled = [[builder.fmul(its, x) for x in given] for its in own]
-            for place, groups in _shares(count, width.lanes // self.sums):
-                group = builder.add(first, constant(I64, place))
-                met = [self._met(builder, at, place, groups, count) for at in runs]
-                spread = _spread(width, place, groups, count, self.sums)
-                for row, scales, its in zip(rows, scaled, sums, strict=True):
-                    weights = self.weights(builder, offset(builder, row.weights, group, self.group_bytes), groups)
-                    for x, scale, sum_of in zip(met, scales, its, strict=True):
-                        sum_of.add(builder, place // groups, self.product(builder, weights, x), pick(builder, scale, spread))
+            for row, its in zip(rows, sums, strict=True):
+                scales = self._scales(builder, row, first, count, _met_order(width, count))
+                scaled = [builder.fmul(scales, load(builder, _after(builder, at, _scales_at(shares)), scales.type)) for at in runs]
+                for share in shares:
+                    group = builder.add(first, constant(I64, share.first))
+                    weights = self._weights(builder, offset(builder, row.weights, group, self.group_bytes), share)
+                    for at, scale, sum_of in zip(runs, scaled, its, strict=True):
+                        product = self.product(builder, weights, self._met(builder, at, share, weights))
+                        sum_of.add(builder, product, pick(builder, scale, share.spread))
 
         for_runs(builder, k, run)
         found = _totals(builder, [sum_of for its in sums for sum_of in its])
         return [found[first : first + len(xs)] for first in range(0, len(found), len(xs))]
 
-    def _met(self, builder: Builder, run: Value, place: int, groups: int, count: int) -> Met:
-        part_bytes = 4 * self.sums * groups
-        places = range(place * GROUP, (place + groups) * GROUP, part_bytes)
-        values = tuple(load(builder, _after(builder, run, at), vector(I8, part_bytes)) for at in places)
-        starts = load(builder, _after(builder, run, count * GROUP + 4 * self.sums * place), vector(I32, self.sums * groups))
-        return Met(values, starts)
+    def _shares(self, width: Width, count: int) -> list[Share]:
+        """How a run's groups are multiplied: the longest run's as many at once as fill four vectors, else one vector."""
+        vectors, order = (WORDS if count == width.runs[0] else 1), _met_order(width, count)
+        groups = min(vectors * width.lanes // self.sums, count)
+        lanes, starts, found = groups * self.sums // vectors, count * GROUP, []
+        words = width.blocks if vectors > 1 else range(lanes)
+        for first in range(0, count, groups):
+            spread = [order.index(first + word * vectors // self.sums) for word in words]
+            found.append(Share(first, groups, vectors, starts, spread))
+            starts += 4 * lanes
+        return found
+
+    def _weights(self, builder: Builder, address: Value, share: Share) -> tuple[Value, ...]:
+        size = share.groups * self.group_bytes // share.vectors
+        packed = [load(builder, _after(builder, address, size * place), vector(I8, size)) for place in range(share.vectors)]
+        return tuple(part for words in _met_as(builder, packed) for part in self.weights(builder, words))
+
+    def _values(self, builder: Builder, address: Value, share: Share) -> tuple[Value, ...]:
+        """An input's values as parts of weights meet them: whatever is done to quants as words can be done to its parts."""
+        groups = share.groups // share.vectors
+        some = [self.values(builder, _after(builder, address, GROUP * groups * place), groups) for place in range(share.vectors)]
+        parts = [_met_as(builder, part) for part in zip(*some, strict=True)]
+        return tuple(value for word in zip(*parts, strict=True) for value in word)
+
+    def _met(self, builder: Builder, run: Value, share: Share, weights: tuple[Value, ...]) -> Met:
+        part = weights[0].type
+        places = range(share.first * GROUP, (share.first + share.groups) * GROUP, part.count)
+        values = tuple(load(builder, _after(builder, run, at), part) for at in places)
+        return Met(values, load(builder, _after(builder, run, share.starts), vector(I32, part.count // WORD_BYTES)))
 
     def axpy(self, builder: Builder, rows: Sequence[Row], factors: Sequence[Value], raw: Value, k: Value) -> None:
         width = width_of(builder)
@@ -170,7 +218,7 @@ class GroupRowCode(RowCode):
             for row in rows:
                 self._ask_far(builder, row, first, count)
             scales = [
-                builder.fmul(self._scales(builder, row, first, count), splat(builder, factor, count))
+                builder.fmul(self._scales(builder, row, first, count, _sums_order(width, count)), splat(builder, factor, count))
                 for row, factor in zip(rows, factors, strict=True)
             ]
             self.note(builder, scales, raw, first, k)
@@ -190,9 +238,9 @@ class GroupRowCode(RowCode):
             for line in range(-(-count * record_bytes // CACHE_LINE)):
                 prefetch(builder, _after(builder, far, line * CACHE_LINE), FAR_LEVEL)
 
-    def _scales(self, builder: Builder, row: Row, first: Value, count: int) -> Value:
+    def _scales(self, builder: Builder, row: Row, first: Value, count: int, order: Sequence[int]) -> Value:
         bits = load(builder, offset(builder, row.scales, first, SCALE_BYTES), vector(I16, count))
-        return halves_to_floats(builder, _ordered(builder, bits))
+        return halves_to_floats(builder, pick(builder, bits, order))
 
 
 def _after(builder: Builder, address: Value, nbytes: int) -> Value:
@@ -200,27 +248,52 @@ def _after(builder: Builder, address: Value, nbytes: int) -> Value:
 
 
 class _Sums:
-    """What one product has added up to so far: two chains as wide as vectors, and one for groups by themselves."""
+    """What one product has added up to so far: a chain as wide as vectors, and one for groups by themselves."""
 
     def __init__(self, builder: Builder, lanes: int, narrow: int) -> None:
-        self._lanes = lanes
-        self._chains = [variable(builder, constant(vector(F32, lanes), 0.0)) for _ in range(2)]
-        self._narrow = variable(builder, constant(vector(F32, narrow), 0.0))
+        self._wide, self._narrow = (variable(builder, constant(vector(F32, count), 0.0)) for count in (lanes, narrow))
 
-    def add(self, builder: Builder, place: int, product: Value, scale: Value) -> None:
-        at = self._chains[place % 2] if product.type.count == self._lanes else self._narrow
+    def add(self, builder: Builder, product: Value, scale: Value) -> None:
+        at = self._wide if product.type.count == self._wide.type.pointee.count else self._narrow
         builder.store(multiply_add(builder, builder.sitofp(product, scale.type), scale, builder.load(at)), at)
 
-    def halves(self, builder: Builder) -> tuple[Value, Value]:
-        """What is left to be added up lane by lane: of the chains, and of groups by themselves."""
-        return builder.fadd(*(builder.load(chain) for chain in self._chains)), builder.load(self._narrow)
+    def lanes(self, builder: Builder) -> Value:
+        """What is left to be added up, lane by lane."""
+        wide, narrow = builder.load(self._wide), builder.load(self._narrow)
+        while narrow.type.count < wide.type.count:
+            narrow = joined(builder, narrow, constant(narrow.type, 0.0))
+        return builder.fadd(wide, narrow)
 
 
 def _totals(builder: Builder, sums: Sequence[_Sums]) -> list[Value]:
     """Each one's sum, as many shuffles for all as for one."""
-    wide, narrow = zip(*(sum_of.halves(builder) for sum_of in sums), strict=True)
-    both = builder.fadd(totals(builder, wide), totals(builder, narrow))
+    both = totals(builder, [sum_of.lanes(builder) for sum_of in sums])
     return [builder.extract_element(both, constant(I32, place)) for place in range(len(sums))]
+
+
+def _met_as(builder: Builder, vectors: Sequence[Value]) -> Sequence[Value]:
+    """One vector as it is; four `transposed`."""
+    return vectors if len(vectors) == 1 else transposed(builder, vectors)
+
+
+def transposed(builder: Builder, vectors: Sequence[Value]) -> list[Value]:
+    """Four vectors of blocks of four words -> the first words of all blocks, the second, …; a block is in lane `Width.blocks`.
+
+    Eight shuffles within 16 bytes, which cost the least of all.
+    """
+    words = vector(I32, vectors[0].type.count // WORD_BYTES)
+    a, b, c, d = (builder.bitcast(each, words) for each in vectors)
+    low, high = ([_interleaved(builder, x, y, half, 1) for x, y in ((a, b), (c, d))] for half in (0, 1))
+    found = [_interleaved(builder, *pair, half, 2) for pair in (low, high) for half in (0, 1)]
+    return [builder.bitcast(each, vectors[0].type) for each in found]
+
+
+def _interleaved(builder: Builder, a: Value, b: Value, half: int, run: int) -> Value:
+    """In every four words: `run` words of this half of `a`, as many of `b`, and so on."""
+    lanes, first = a.type.count, 2 * half
+    four = [0, lanes, 1, lanes + 1] if run == 1 else [0, 1, lanes, lanes + 1]
+    mask = [start + first + lane for start in range(0, lanes, WORDS) for lane in four]
+    return builder.shuffle_vector(a, b, ir.Constant(vector(I32, lanes), [ir.Constant(I32, lane) for lane in mask]))
 
 
 def split_groups(builder: Builder, address: Value, groups: int) -> tuple[Value, Value]:
@@ -253,9 +326,19 @@ def for_runs(builder: Builder, k: Value, body: Callable[[Value, int], None]) -> 
         done = builder.add(first, builder.mul(runs, size))
 
 
-def _ordered(builder: Builder, scales: Value) -> Value:
-    order = width_of(builder).order
-    return pick(builder, scales, order) if scales.type.count == len(order) else scales
+def _met_order(width: Width, count: int) -> Sequence[int]:
+    """The scales of a run as its products want them."""
+    return width.blocks if count == width.runs[0] else range(count)
+
+
+def _sums_order(width: Width, count: int) -> Sequence[int]:
+    """And as sums of rows do."""
+    return width.order if count == len(width.order) else range(count)
+
+
+def _scales_at(shares: Sequence[Share]) -> int:
+    """Where an input's scales lie in its run: after all starts."""
+    return shares[-1].starts + WORD_BYTES * len(shares[-1].spread)
 
 
 def _shares(count: int, most: int) -> list[tuple[int, int]]:

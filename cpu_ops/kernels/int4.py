@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from cpu_ops.kernels.byte_dot import small_dot
 from cpu_ops.kernels.group_rows import HALF, GroupRowCode, Met, Width, for_runs, nothing_to_start, split_groups, width_of
-from cpu_ops.kernels.ir import F32, I8, I32, I64, Builder, Value, constant, joined, load, multiply_add, offset, pick, splat, store, vector
+from cpu_ops.kernels.ir import F32, I32, I64, Builder, Value, constant, joined, load, multiply_add, offset, pick, splat, store, vector
 from models.bits import GROUP
 
 NIBBLES = 8  # of a 32-bit word
@@ -20,8 +20,7 @@ class Int4Code(GroupRowCode):
         """As many as registers hold: a pass loads and stores every raw sum once."""
         return (8, 2, 1) if width_of(builder).lanes == 16 else (4, 1)
 
-    def weights(self, builder: Builder, address: Value, groups: int) -> tuple[Value, ...]:
-        packed = load(builder, address, vector(I8, HALF * groups))
+    def weights(self, builder: Builder, packed: Value) -> tuple[Value, ...]:
         words = vector(I32, packed.type.count // 4)
         high = builder.bitcast(builder.lshr(builder.bitcast(packed, words), constant(words, 4)), packed.type)
         return builder.and_(packed, constant(packed.type, 15)), builder.and_(high, constant(packed.type, 15))
@@ -33,7 +32,7 @@ class Int4Code(GroupRowCode):
         """−8 · values: so the nibbles may stay unsigned."""
         eights = constant(values[0].type, 8)
         zeros = nothing_to_start(values)
-        return builder.sub(zeros, small_dot(builder, (eights, eights), values, zeros))
+        return builder.sub(zeros, small_dot(builder, (eights,) * len(values), values, zeros))
 
     def product(self, builder: Builder, weights: tuple[Value, ...], met: Met) -> Value:
         return small_dot(builder, weights, met.values, met.starts)

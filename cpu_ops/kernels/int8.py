@@ -19,9 +19,8 @@ class Int8Code(GroupRowCode):
     def rows_together(self, builder: Builder) -> tuple[int, ...]:
         return 4, 1
 
-    def weights(self, builder: Builder, address: Value, groups: int) -> tuple[Value, ...]:
-        quants = load(builder, address, vector(I8, GROUP * groups))
-        return (builder.xor(quants, constant(quants.type, -BIAS)) if has_vnni(target_of(builder)) else quants,)
+    def weights(self, builder: Builder, packed: Value) -> tuple[Value, ...]:
+        return (builder.xor(packed, constant(packed.type, -BIAS)) if has_vnni(target_of(builder)) else packed,)
 
     def values(self, builder: Builder, address: Value, groups: int) -> tuple[Value, ...]:
         return (load(builder, address, vector(I8, GROUP * groups)),)
@@ -31,12 +30,14 @@ class Int8Code(GroupRowCode):
         zeros = nothing_to_start(values)
         if not has_vnni(target_of(builder)):
             return zeros
-        return builder.sub(zeros, unsigned_dot(builder, constant(values[0].type, -BIAS), values[0], zeros))
+        return builder.sub(zeros, self.product(builder, (constant(values[0].type, -BIAS),) * len(values), Met(values, zeros)))
 
     def product(self, builder: Builder, weights: tuple[Value, ...], met: Met) -> Value:
-        if has_vnni(target_of(builder)):
-            return unsigned_dot(builder, weights[0], met.values[0], met.starts)
-        return byte_dot(builder, weights[0], met.values[0], nothing_to_start(met.values))
+        one = unsigned_dot if has_vnni(target_of(builder)) else byte_dot
+        found = met.starts
+        for quants, values in zip(weights, met.values, strict=True):
+            found = one(builder, quants, values, found)
+        return found
 
     def raw_lanes(self, width: Width) -> int:
         return width.lanes

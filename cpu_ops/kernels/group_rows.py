@@ -283,8 +283,8 @@ def transposed(builder: Builder, vectors: Sequence[Value]) -> list[Value]:
     """
     words = vector(I32, vectors[0].type.count // WORD_BYTES)
     a, b, c, d = (builder.bitcast(each, words) for each in vectors)
-    low, high = ([_interleaved(builder, x, y, half, 1) for x, y in ((a, b), (c, d))] for half in (0, 1))
-    found = [_interleaved(builder, *pair, half, 2) for pair in (low, high) for half in (0, 1)]
+    halves = [(_interleaved(builder, a, b, half, 1), _interleaved(builder, c, d, half, 1)) for half in (0, 1)]
+    found = [_interleaved(builder, x, y, half, 2) for x, y in halves for half in (0, 1)]
     return [builder.bitcast(each, vectors[0].type) for each in found]
 
 

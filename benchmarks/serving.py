@@ -1,31 +1,37 @@
 """Time to the first token and tokens per second with several streams at once, over HTTP, one JSON line at the end.
 
-    python -m benchmarks.serving [--model MODEL] [--streams 1 4 8 16] [--tokens 64] [--rounds 3]
+    python -m benchmarks.serving [--model MODEL | --shape 1.1b [--work FOLDER]] [--streams 1 4 8 16] [--tokens 64] [--rounds 3]
 
 A real `server run` with as many slots as there are streams, and nothing else to do. All streams of a round begin at once, with prompts that
 have nothing in common, so that none is found in the cache. Figures are medians over streams and rounds; tokens per second in all are
-those of a round, from its first request to its last token.
+those of a round, from its first request to its last token. --shape is a synthetic model (`served.py`), int4, all cold without a GPU.
 """
 
 import argparse
 import asyncio
 import json
 import statistics
+import tempfile
 import textwrap
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 from typing import Any
 
 from benchmarks.hostile import PATH
 from benchmarks.process import serving
+from benchmarks.served import served, word
+from benchmarks.shapes import SHAPES
 from benchmarks.wire import connected, post
 from models.command import run
 from models.errors import ThermoclineError
 from models.paths import BUNDLED_NAME
 
 PROMPT_CHARACTERS = 200  # some 64 tokens
+PROMPT_WORDS = 64  # of a synthetic model, whose tokens are words
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="benchmarks.serving", description="Time to the first token, and tokens per second, with streams at once."
     )
     parser.add_argument("--model", default=BUNDLED_NAME, help="default: %(default)s")
+    parser.add_argument("--shape", choices=tuple(SHAPES), help="a synthetic model instead")
+    parser.add_argument("--work", type=Path, help="where that is written and kept (default: a folder that is removed)")
     parser.add_argument("--streams", type=int, nargs="+", default=[1, 4, 8, 16], metavar="N", help="default: 1 4 8 16")
     parser.add_argument("--tokens", type=int, default=64, help="written by each; default: %(default)s")
     parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
@@ -61,16 +69,36 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def benchmark(args: argparse.Namespace) -> int:
-    prompts = pieces()
-    with serving(args.model, "--slots", str(max(args.streams))) as (_, base):
+    with ExitStack() as stack:
+        model, prompts = chosen(args, stack)
+        _, base = stack.enter_context(serving(model, "--slots", str(max(args.streams))))
         url = base.removesuffix("/v1")
         asyncio.run(together(url, prompts, 2, 4))  # wakes everything up
         rounds = {n: [asyncio.run(together(url, prompts, n, args.tokens)) for _ in range(args.rounds)] for n in args.streams}
     found = [figures(n, streams) for n, streams in rounds.items()]
     for row in found:
         print(told(row))
-    print(json.dumps({"benchmark": "serving", "model": args.model, "tokens": args.tokens, "rounds": args.rounds, "found": found}))
+    print(
+        json.dumps(
+            {"benchmark": "serving", "model": args.shape or args.model, "tokens": args.tokens, "rounds": args.rounds, "found": found}
+        )
+    )
     return 0
+
+
+def chosen(args: argparse.Namespace, stack: ExitStack) -> tuple[str, Iterator[str]]:
+    """The model to serve, and prompts for it."""
+    if args.shape is None:
+        return args.model, pieces()
+    work = args.work or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="thermocline-")))
+    return str(served(args.shape, work)), sentences(SHAPES[args.shape].vocab)
+
+
+def sentences(vocab: int) -> Iterator[str]:
+    """Prompts of random words."""
+    random = Random(0)
+    while True:
+        yield " ".join(word(random.randrange(vocab)) for _ in range(PROMPT_WORDS))
 
 
 def pieces() -> Iterator[str]:

@@ -6,7 +6,7 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
-from server.api import chat, completions, errors, health, map, metrics, models, page, props, tokens
+from server.api import chat, completions, docs, errors, health, map, metrics, models, page, props, tokens
 from server.api.bounds import USUAL, Bounds, Limits
 from server.api.documents import ERRORS
 from server.api.envelope import Envelope
@@ -14,7 +14,7 @@ from server.api.hosts import Hosts
 from server.api.keys import Keys
 from server.service import Service
 
-ROUTES = (completions, chat, tokens, models, props, metrics, health, map, page)
+ROUTES = (completions, chat, tokens, models, props, metrics, health, map, page, docs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,8 @@ OPEN = Door()
 
 def build_app(service: Service, door: Door = OPEN) -> ASGIApp:
     """From the outside to the inside: id and log, the host's name, CORS, keys, the body, the routes."""
-    app = FastAPI(title="Thermocline", description="A local LLM server. Errors have one shape; see docs/http.md.", responses=ERRORS)
+    described = "A local LLM server. Errors have one shape; see docs/http.md."
+    app = FastAPI(title="Thermocline", description=described, responses=ERRORS, docs_url=None, redoc_url=None)  # ours: `docs.py`
     app.state.service = service
     errors.install(app)
     for part in ROUTES:

@@ -9,6 +9,7 @@ from server.service import Service
 router = APIRouter()
 
 
+@router.head("/health", include_in_schema=False)
 @router.get("/health")
 async def health(request: Request) -> HealthAnswer:
     service: Service = request.app.state.service

@@ -18,6 +18,7 @@ HEADERS = {
 TYPES = {"page.html": "text/html", "page.css": "text/css", "page.js": "text/javascript"}
 
 
+@router.head("/")
 @router.get("/")
 async def page() -> Response:
     return file("page.html")

@@ -10,6 +10,7 @@ import uvicorn
 from server.api.app import Door, build_app
 from server.api.protocol import Protocol
 from server.api.sleeper import Sleeper
+from server.api.tidying import Tidying
 from server.service import Service
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -19,7 +20,7 @@ def settings(service: Service, door: Door, drain_seconds: int) -> uvicorn.Config
     """Our own lines say what is needed, so uvicorn's are off."""
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     return uvicorn.Config(
-        build_app(service, door),
+        Tidying(build_app(service, door)),
         http=Protocol,
         ws="none",
         h11_max_incomplete_event_size=door.limits.header_bytes,

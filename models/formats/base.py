@@ -97,6 +97,7 @@ class Workspace:
         self._floats, self._doubles, self._words = (
             rows.new_empty(size, dtype=kind) for kind in (torch.float32, torch.float64, torch.int16)
         )
+        self._halves = rows.new_empty(size // 2, dtype=torch.int16)
 
     def floats(self, block: Tensor) -> Tensor:
         """float32 copy of a block."""
@@ -109,6 +110,10 @@ class Workspace:
     def words(self, block: Tensor) -> Tensor:
         """int16 copy of a block, rounded towards zero: four times as fast as straight to bytes."""
         return self._words[: block.numel()].view(block.shape).copy_(block)
+
+    def half_words(self, grouped: Tensor) -> Tensor:
+        """int16 [n, k/32, 16], not filled, for `grouped` [n, k/32, 32]."""
+        return self._halves[: grouped.numel() // 2].view(*grouped.shape[:-1], -1)
 
 
 def quantise_input(x: Tensor) -> Input:

@@ -1,5 +1,7 @@
 """int4 in groups of 32 with a float16 scale: the values of GGUF's Q4_0, (q − 8)·d, its nibbles in the same places."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -26,9 +28,11 @@ class Int4(Format):
             steps = _extremes(grouped) / -8.0
             scales[block] = steps
             inverse = torch.where(steps != 0, 1.0 / steps, 0.0)
-            exact = room.doubles(grouped).mul_(inverse.double().unsqueeze(-1)).add_(8.5).clamp_(0, 15)  # as the gguf package does
-            quants = room.words(exact)
-            packed[block] = quants[..., :_HALF].add_(quants[..., _HALF:], alpha=16).flatten(-2)
+            exact = room.doubles(grouped).mul_(inverse.double().unsqueeze(-1)).add_(8.5)  # as the gguf package does
+            if (inverse.abs() == math.inf).any():  # of weights next to nothing; else 0.5 to 16.5, and cutting off whole numbers is cheaper
+                exact.clamp_(0, 15)
+            quants = room.words(exact).clamp_(max=15)
+            packed[block] = torch.add(quants[..., :_HALF], quants[..., _HALF:], alpha=16, out=room.half_words(quants)).flatten(-2)
         return packed, scales
 
     def decode(self, planes: tuple[Tensor, ...]) -> Tensor:
@@ -43,11 +47,11 @@ class Int4(Format):
 
 def _extremes(grouped: Tensor) -> Tensor:
     """[n, k/32]: of every group the weight of greatest magnitude, signed; the first of equal ones, and NaN before all others."""
-    most, least = grouped.amax(-1), grouped.amin(-1)
+    most, least = grouped.amax(-1), grouped.amin(-1)  # both NaN where one weight is
     extremes = torch.where(most > -least, most, least)
-    unclear = ~((most > -least) | (most < -least))  # asking argmax everywhere takes five times as long
-    groups = grouped[unclear]
-    extremes[unclear] = groups.gather(-1, groups.abs().argmax(-1, keepdim=True)).squeeze(-1)
+    tied = most == -least  # one in a hundred; asking argmax everywhere takes five times as long
+    groups = grouped[tied]
+    extremes[tied] = groups.gather(-1, groups.abs().argmax(-1, keepdim=True)).squeeze(-1)
     return extremes
 
 

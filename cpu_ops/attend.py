@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from cpu_ops.describe import Block, place
-from cpu_ops.kernels.attention import CHUNK, HEADER, LAYER, SEGMENT, WAVE
+from cpu_ops.kernels.attention import CHUNK, LAYER, MOST_DIM, SEGMENT, WAVE, partial_floats
 from cpu_ops.kernels.attention import attend as attend_kernel
 from cpu_ops.scratch import scratch
 from cpu_ops.tape import fresh, run
@@ -24,17 +24,18 @@ from models.layers import Rotation, Segment, Segments
 from models.spec import ModelSpec
 
 PIECE = 16  # tokens of one segment at a time: more would need more room for partial sums than the second cache has
-LANES = 16  # heads that are no multiple of it go through torch
+LANES = 16  # heads that are no multiple of it go through torch, and so do those wider than MOST_DIM
 
 
 class Wave:
     """What the kernel has to know of pieces that do not wait for each other, the same in every layer with that window."""
 
-    __slots__ = ("address", "block", "partial_floats", "segments")
+    __slots__ = ("address", "block", "done", "partial_floats", "segments")
 
-    def __init__(self, pieces: int) -> None:
+    def __init__(self, pieces: int, kv_heads: int) -> None:
         """Room for so many pieces; `take` says which."""
         self.segments, self.block = np.zeros(pieces + 1, SEGMENT), np.zeros(1, WAVE)
+        self.done = np.zeros((pieces + 1, kv_heads), np.int64)
         self.block["segments"] = self.segments.ctypes.data
         self.address, self.partial_floats = self.block.ctypes.data, 0
 
@@ -43,11 +44,12 @@ class Wave:
         for one in pieces:
             seen = _first_seen(one, window)
             chunks = (one.end - 1) // CHUNK + 1 - seen // CHUNK
-            rows.append((one.slot, one.first, one.start, one.end, seen // CHUNK, chunks, units, partials))
+            done = self.done.ctypes.data + len(rows) * self.done.strides[0]
+            rows.append((one.slot, one.first, one.start, one.end, seen // CHUNK, chunks, units, partials, done))
             units += spec.n_kv_heads * chunks
-            partials += spec.n_heads * (one.end - one.start) * chunks * (HEADER + spec.head_dim)
+            partials += spec.n_heads * (one.end - one.start) * chunks * partial_floats(spec.head_dim)
             products += (one.end - one.start) * (one.end - seen) * spec.q_width * 2
-        rows.append((0, 0, 0, 0, 0, 0, units, partials))
+        rows.append((0, 0, 0, 0, 0, 0, units, partials, 0))
         self.segments[: len(rows)] = rows
         self.block["units"], self.block["products"], self.partial_floats = units, products, partials
 
@@ -63,7 +65,7 @@ _LAYERS: WeakKeyDictionary[KvCache, list[tuple[Block, int]]] = WeakKeyDictionary
 def attend(layer: int, qkv: Tensor, rotation: Rotation, segments: Segments, cache: KvCache) -> Tensor:
     """qkv [T, q + 2·kv] -> [T, q]; writes the step's keys and values. A token's bits are its own."""
     spec = cache.spec
-    if spec.head_dim % LANES:
+    if goes_through_torch(spec):
         return layers.attend(layer, qkv, rotation, segments, cache)
     out = fresh(qkv.shape[0], spec.q_width)
     for wave in waves(segments, spec, spec.window(layer)):
@@ -73,9 +75,14 @@ def attend(layer: int, qkv: Tensor, rotation: Rotation, segments: Segments, cach
     return out
 
 
+def goes_through_torch(spec: ModelSpec) -> bool:
+    """Whether the kernel has no code for such heads."""
+    return spec.head_dim % LANES > 0 or spec.head_dim > MOST_DIM
+
+
 def compile_kernel() -> None:
     """A call with nothing to do."""
-    nothing, wave = np.zeros(1, LAYER), Wave(0)
+    nothing, wave = np.zeros(1, LAYER), Wave(0, 0)
     run(attend_kernel, nothing.ctypes.data, wave.address, *[0] * 5)
 
 
@@ -99,7 +106,7 @@ def move_waves(recorded: Segments, segments: Segments, spec: ModelSpec) -> None:
 
 
 def _wave(pieces: Sequence[Segment], spec: ModelSpec, window: int | None) -> Wave:
-    wave = Wave(sum(one.last - one.first for one in pieces))  # as many as the tokens could be cut to
+    wave = Wave(sum(one.last - one.first for one in pieces), spec.n_kv_heads)  # as many as the tokens could be cut to
     wave.take(pieces, spec, window)
     return wave
 

@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from torch import Tensor
 
-from cpu_ops.attend import LANES, PIECE, move_waves
+from cpu_ops.attend import PIECE, goes_through_torch, move_waves
 from cpu_ops.describe import Block
 from cpu_ops.kernels.replay import function_of, replay
 from cpu_ops.tape import Reel, Tape, recording
@@ -61,7 +61,7 @@ def replayed(step: Step, segments: Segments, cache: KvCache, compute: Compute) -
     slots. So there are few tapes. Where a step turns out to do more than call kernels it is computed.
     """
     tokens = len(step)
-    if not tokens == len(step.wanted) <= min(PIECE, cache.slots) or cache.spec.head_dim % LANES:
+    if not tokens == len(step.wanted) <= min(PIECE, cache.slots) or goes_through_torch(cache.spec):
         return compute(step, segments, cache)
     tapes = _RECORDED.setdefault(cache, Tapes())
     if tokens not in tapes:

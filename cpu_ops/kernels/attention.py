@@ -2,7 +2,7 @@
 
 The work is cut into units: one segment, one key/value head, one chunk of CHUNK positions. A unit writes the new keys and values
 that fall into its chunk, then leaves for each of its queries the greatest score, the sum of the weights e^(score - greatest)
-and the weighted sum of the values. A second region adds the chunks of each query in their order. Chunks are cut at fixed
+and the weighted sum of the values. Whoever finishes the last chunk of a head adds them all, in their order. Chunks are cut at fixed
 positions, so a token's bits depend on what it attends to alone: not on the threads, not on the other tokens of the step.
 
 Everything is an address: float32 [T, …] of the step, blocks of numbers for the layer and the segments, see LAYER and SEGMENT.
@@ -12,19 +12,21 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cpu_ops.kernels import key_rows
+from cpu_ops.kernels import exp, key_rows
 from cpu_ops.kernels.compile import exact_inner, exact_kernel
-from cpu_ops.kernels.exp import exp_all, greatest
-from cpu_ops.kernels.memory import ask_for
+from cpu_ops.kernels.counter import is_last
+from cpu_ops.kernels.exp import exp_all, soften
+from cpu_ops.kernels.memory import room
 from cpu_ops.kernels.region import in_parallel
 from cpu_ops.kernels.rotation import keep, rotate
-from cpu_ops.kernels.rows import address_of, alive, block_at, floats_at
+from cpu_ops.kernels.rows import block_at, floats_at, longs_at
 
-CHUNK = 256  # positions: 64 KiB of keys in heads of 128, which stay in the second cache for all tiles of queries
-BLOCK, TILE_BLOCK = 8, 32  # positions that all strips of a head pass over in turn: few are nearly a stream, many keep sums in registers
-AHEAD = 4096  # bytes: keys asked for before they are needed. A tile's rows are no stream that the hardware would see
-TILE = 4  # queries for which a key is widened once
-HEADER = 8  # float32 numbers before a partial sum: greatest score, sum of weights, and room up to a vector
+CHUNK = key_rows.CHUNK
+MOST_DIM = 1024  # of a head
+MOST_QUERIES = 8  # of a tile, for which a key is widened once
+AHEAD = 8192  # bytes: what is asked for before it is needed
+HEADER = 16  # float32 numbers before a partial sum: greatest score, sum of weights, and room up to a cache line
+LANES = exp.LANES
 SERIAL_PRODUCTS = 2**16  # query · key and weight · value; up to so many, one thread is done before a second has woken
 
 # The cache of one layer (address of slot 0, head 0, position 0; strides in bytes) and the shape of its attention.
@@ -33,9 +35,11 @@ LAYER = np.dtype(
     + [(name, np.int64) for name in ("slot_stride", "head_stride", "row_stride", "element_bytes")]
     + [("scale", np.float64)]
 )
-# Tokens of one slot: rows `first` … of the step at positions start … end; the chunks they see; units and float32 of partial sums before it.
-SEGMENT = np.dtype([(name, np.int64) for name in ("slot", "first", "start", "end", "chunk", "chunks", "units_before", "partials_before")])
-
+# Tokens of one slot: rows `first` … of the step at positions start … end; the chunks they see; units and float32 of partial sums before it;
+# the address of int64 [kv heads], zeros, for counting.
+SEGMENT = np.dtype(
+    [(name, np.int64) for name in ("slot", "first", "start", "end", "chunk", "chunks", "units_before", "partials_before", "done")]
+)
 # What is the same in all layers of a step: the SEGMENTs, and after the last one, one with no chunks and all `units` before it;
 # queries · keys in all; room for partial sums.
 WAVE = np.dtype([(name, np.int64) for name in ("segments", "units", "products", "partials")])
@@ -43,29 +47,40 @@ WAVE = np.dtype([(name, np.int64) for name in ("segments", "units", "products", 
 CALL = np.dtype([(name, np.int64) for name in ("layer", "wave", "qkv", "qkv_stride", "cos", "sin", "out")])
 layer_at, segment_at, wave_at, call_at = block_at(LAYER), block_at(SEGMENT), block_at(WAVE), block_at(CALL)
 SEGMENT_BYTES = SEGMENT.itemsize
+_row_room, _queries_room = room(MOST_DIM * 4), room(MOST_QUERIES * MOST_DIM * 4)
+_weights_room, _shares_room = room(MOST_QUERIES * CHUNK * 4), room(LANES * 4)
+_lows_room, _highs_room = room(MOST_QUERIES * 8), room(MOST_QUERIES * 8)
+
+
+def partial_floats(dim: int) -> int:
+    """float32 numbers of one query's partial sum."""
+    return HEADER + (dim + key_rows.WIDEST - 1) // key_rows.WIDEST * key_rows.WIDEST
+
+
+_partial_floats = exact_inner(partial_floats)
 
 
 class Part(NamedTuple):
-    """What a unit attends to: positions low … high of one head, whose position 0 is at `keys` and `values`."""
+    """What a unit attends to: positions low … high of one head, whose position 0 is at `keys` and `values`; keys that come `next`."""
 
     keys: int
     values: int
     low: int
     high: int
+    next: int
 
 
 @exact_inner
 def _write_rows(call: Any, layer: Any, segment: Any, head: int, part: Part) -> None:
     """The new keys (turned) and values of the segment that fall into the part."""
-    row = np.empty(layer.dim, np.float32)
+    row = _row_room()
     key_offset, value_offset = (layer.heads + head) * layer.dim * 4, (layer.heads + layer.kv_heads + head) * layer.dim * 4
     for position in range(max(part.low, segment.start), part.high):
         token = segment.first + position - segment.start
         given, angle = call.qkv + token * call.qkv_stride, token * layer.dim * 2
-        rotate(given + key_offset, call.cos + angle, call.sin + angle, layer.dim, np.float32(1.0), address_of(row))
-        keep(address_of(row), layer.dim, part.keys + position * layer.row_stride, layer.element_bytes)
+        rotate(given + key_offset, call.cos + angle, call.sin + angle, layer.dim, np.float32(1.0), row)
+        keep(row, layer.dim, part.keys + position * layer.row_stride, layer.element_bytes)
         keep(given + value_offset, layer.dim, part.values + position * layer.row_stride, layer.element_bytes)
-    alive(row)
 
 
 @exact_inner
@@ -74,184 +89,205 @@ def _first_seen(layer: Any, position: int) -> int:
 
 
 @exact_inner
-def _score(layer: Any, queries: int, count: int, part: Part, low: int, high: int, weights: int, ahead: bool) -> None:
-    """weights[count, CHUNK] = queries · keys of positions low … high, from a multiple of 8 on; asks for keys when they come first."""
-    size, row = layer.dim * 4, layer.row_stride
-    for position in range(low // 8 * 8, high, 8 // count):
-        keys, last, out = part.keys + position * row, high - 1 - position, weights + (position - part.low) * 4
-        if ahead and count == TILE:
-            ask_for(keys + AHEAD, (8 // count) * row)
-        if count == TILE and layer.element_bytes == 2:
-            key_rows.score_four_bf16(queries, size, keys, row, last, layer.dim, out, CHUNK * 4)
-        elif count == TILE:
-            key_rows.score_four_float32(queries, size, keys, row, last, layer.dim, out, CHUNK * 4)
-        elif layer.element_bytes == 2:
-            key_rows.score_one_bf16(queries, size, keys, row, last, layer.dim, out, CHUNK * 4)
+def _score(layer: Any, queries: int, tile: int, part: Part, low: int, high: int, weights: int) -> None:
+    """weights[tile, CHUNK] = queries · keys of positions low … high, from a multiple of LANES on."""
+    first, row, dim = low // LANES * LANES, layer.row_stride, layer.dim
+    keys, n, out, after = part.keys + first * row, high - first, weights + (first - part.low) * 4, part.values + low * row
+    far = min(AHEAD // row, n)
+    if layer.element_bytes == 2:
+        if tile == 1:
+            key_rows.score_one_bf16(queries, keys, row, n, dim, out, after, far)
+        elif tile == 4:
+            key_rows.score_four_bf16(queries, keys, row, n, dim, out, after, far)
         else:
-            key_rows.score_one_float32(queries, size, keys, row, last, layer.dim, out, CHUNK * 4)
-
-
-@exact_inner
-def _soften(weights: int, low: int, high: int, partial: int) -> None:
-    """weights[low:high] = e^(score - greatest); the partial sum's header. What fills up a vector counts as nothing."""
-    first, last = low // 8, (high + 7) // 8
-    scores, header = floats_at(weights, last * 8), floats_at(partial, HEADER)
-    scores[first * 8 : low] = -np.inf
-    scores[high:] = -np.inf
-    header[0] = greatest(weights + first * 32, last - first)
-    header[1] = exp_all(weights + first * 32, last - first, header[0])
-
-
-@exact_inner
-def _mix(layer: Any, weights: int, count: int, part: Part, low: int, high: int, partials: int, size: int, ahead: bool) -> None:
-    """partials[count, dim] += weights · values of positions low … high."""
-    block = TILE_BLOCK if count == TILE else BLOCK
-    for first in range(low, high, block):
-        n, at = min(block, high - first), weights + (first - part.low) * 4
-        column = 0
-        while column < layer.dim:
-            width = 16 if count == TILE or layer.dim - column < 64 else 64
-            if ahead:  # of what comes next, a share with every strip
-                share = n * layer.element_bytes
-                ask_for(part.values + first * layer.row_stride + AHEAD + column * share, width * share)
-            values, out = part.values + first * layer.row_stride + column * layer.element_bytes, partials + column * 4
-            _mix_strip(count, width, layer.element_bytes, at, values, layer.row_stride, n, out, size)
-            column += width
-
-
-@exact_inner
-def _mix_strip(count: int, width: int, element_bytes: int, weights: int, values: int, row: int, n: int, out: int, size: int) -> None:
-    """`width` columns: 16 for a whole tile, 64 or 16 for one query."""
-    if count == TILE and element_bytes == 2:
-        key_rows.mix_four_bf16(weights, CHUNK * 4, values, row, n, out, size)
-    elif count == TILE:
-        key_rows.mix_four_float32(weights, CHUNK * 4, values, row, n, out, size)
-    elif width == 64 and element_bytes == 2:
-        key_rows.mix_one_bf16(weights, CHUNK * 4, values, row, n, out, size)
-    elif width == 64:
-        key_rows.mix_one_float32(weights, CHUNK * 4, values, row, n, out, size)
-    elif element_bytes == 2:
-        key_rows.mix_narrow_bf16(weights, CHUNK * 4, values, row, n, out, size)
+            key_rows.score_eight_bf16(queries, keys, row, n, dim, out, after, far)
+    elif tile == 1:
+        key_rows.score_one_float32(queries, keys, row, n, dim, out, after, far)
+    elif tile == 4:
+        key_rows.score_four_float32(queries, keys, row, n, dim, out, after, far)
     else:
-        key_rows.mix_narrow_float32(weights, CHUNK * 4, values, row, n, out, size)
+        key_rows.score_eight_float32(queries, keys, row, n, dim, out, after, far)
 
 
 @exact_inner
-def _turn_queries(call: Any, layer: Any, segment: Any, head: int, part: Part, first: int, count: int, queries: int, seen: Any) -> None:
-    """queries[count, dim] = the tile's, turned and scaled; seen[count, 2] = the positions of the part that each of them sees."""
-    dim, group = layer.dim, layer.heads // layer.kv_heads
-    for i in range(count):
-        token, own = (first + i) // group, head * group + (first + i) % group
-        position, row = segment.start + token, segment.first + token
-        given, angle = call.qkv + row * call.qkv_stride + own * dim * 4, row * dim * 2
-        rotate(given, call.cos + angle, call.sin + angle, dim, np.float32(layer.scale), queries + i * dim * 4)
-        seen[i, 0], seen[i, 1] = max(part.low, _first_seen(layer, position)), min(part.high, position + 1)
+def _mix(layer: Any, weights: int, tile: int, part: Part, low: int, high: int, out: int, size: int) -> None:
+    """out[tile, dim] += weights · values of positions low … high."""
+    if low >= high:
+        return
+    row, dim, at = layer.row_stride, layer.dim, weights + (low - part.low) * 4
+    values, n = part.values + low * row, high - low
+    far = min(AHEAD // row, n)
+    if layer.element_bytes == 2:
+        if tile == 1:
+            key_rows.mix_one_bf16(at, values, row, n, dim, out, size, part.next, far)
+        elif tile == 4:
+            key_rows.mix_four_bf16(at, values, row, n, dim, out, size, part.next, far)
+        else:
+            key_rows.mix_eight_bf16(at, values, row, n, dim, out, size, part.next, far)
+    elif tile == 1:
+        key_rows.mix_one_float32(at, values, row, n, dim, out, size, part.next, far)
+    elif tile == 4:
+        key_rows.mix_four_float32(at, values, row, n, dim, out, size, part.next, far)
+    else:
+        key_rows.mix_eight_float32(at, values, row, n, dim, out, size, part.next, far)
 
 
 @exact_inner
-def _attend_tile(call: Any, layer: Any, segment: Any, head: int, part: Part, first: int, count: int, partials: int) -> None:
-    """Queries first … first + count of the group's [tokens · group] over one part.
+def _turn_queries(
+    call: Any, layer: Any, segment: Any, head: int, part: Part, first: int, tile: int, queries: int, lows: Any, highs: Any
+) -> None:
+    """queries[tile, …] = the tile's, turned, scaled and spread; lows, highs [tile] = the positions of the part that each of them sees."""
+    dim, group, row = layer.dim, layer.heads // layer.kv_heads, _row_room()
+    token = first // group
+    own = first - token * group
+    for i in range(tile):
+        position, given = segment.start + token, segment.first + token
+        x, angle = call.qkv + given * call.qkv_stride + (head * group + own) * dim * 4, given * dim * 2
+        rotate(x, call.cos + angle, call.sin + angle, dim, np.float32(layer.scale), row)
+        if layer.element_bytes == 2:
+            key_rows.spread_bf16(row, dim, queries, i, tile)
+        else:
+            key_rows.spread_float32(row, dim, queries, i, tile)
+        lows[i], highs[i] = max(part.low, _first_seen(layer, position)), min(part.high, position + 1)
+        own += 1
+        if own == group:
+            token, own = token + 1, 0
+
+
+@exact_inner
+def _attend_tile(call: Any, layer: Any, segment: Any, head: int, part: Part, first: int, tile: int, partials: int) -> None:
+    """Queries first … first + tile of the group's [tokens · group] over one part.
 
     The positions that all of them see are mixed together; those before and after that only some see, query by query.
     """
-    size = (HEADER + layer.dim) * 4
-    queries, weights, seen = np.empty(TILE * layer.dim, np.float32), np.empty(TILE * CHUNK, np.float32), np.empty((TILE, 2), np.int64)
-    _turn_queries(call, layer, segment, head, part, first, count, address_of(queries), seen)
-    low, high = seen[:count, 0].min(), seen[:count, 1].max()
+    size = _partial_floats(layer.dim) * 4
+    queries, weights, lows, highs = _queries_room(), _weights_room(), longs_at(_lows_room(), tile), longs_at(_highs_room(), tile)
+    _turn_queries(call, layer, segment, head, part, first, tile, queries, lows, highs)
+    low, high = lows.min(), highs.max()
     if low >= high:
         return
-    _score(layer, address_of(queries), count, part, low, high, address_of(weights), first == 0)
-    alive(queries)
-    for i in range(count):
-        floats_at(partials + (first + i) * size, HEADER + layer.dim)[:] = 0
-        if seen[i, 0] < seen[i, 1]:
-            _soften(address_of(weights) + i * CHUNK * 4, seen[i, 0] - part.low, seen[i, 1] - part.low, partials + (first + i) * size)
-    shared_low, shared_high = seen[:count, 0].max(), seen[:count, 1].min()
+    _score(layer, queries, tile, part, low, high, weights)
+    for i in range(tile):
+        floats_at(partials + (first + i) * size, size // 4)[:] = 0
+        if lows[i] < highs[i]:
+            soften(weights + i * CHUNK * 4, lows[i] - part.low, highs[i] - part.low, partials + (first + i) * size)
+    shared_low, shared_high = lows.max(), highs.min()
     if shared_low >= shared_high:
         shared_low = shared_high = high
-    for piece in range(2 * count + 1):  # before, shared, after
-        i, together = (piece, 1) if piece < count else (0, count) if piece == count else (piece - count - 1, 1)
-        begin, end = shared_low, shared_high
-        if piece < count:
-            begin, end = seen[i, 0], min(shared_low, seen[i, 1])
-        elif piece > count:
-            begin, end = max(shared_high, seen[i, 0]), seen[i, 1]
-        out = partials + (first + i) * size + HEADER * 4
-        _mix(layer, address_of(weights) + i * CHUNK * 4, together, part, begin, end, out, size, first == 0)
-    alive(weights)
+    out = partials + first * size + HEADER * 4
+    for i in range(tile):
+        _mix(layer, weights + i * CHUNK * 4, 1, part, lows[i], min(shared_low, highs[i]), out + i * size, size)
+    _mix(layer, weights, tile, part, shared_low, shared_high, out, size)
+    for i in range(tile):
+        _mix(layer, weights + i * CHUNK * 4, 1, part, max(shared_high, lows[i]), highs[i], out + i * size, size)
+
+
+@exact_inner
+def _tile_of(queries: int) -> int:
+    """How many of so many queries are taken together."""
+    if queries >= 8 and key_rows.most_queries() >= 8:
+        return 8
+    return 4 if queries >= 4 else 1
+
+
+@exact_inner
+def _found(wave: Any, unit: int) -> tuple[int, int, int]:
+    """A unit's SEGMENT, head and chunk."""
+    at = wave.segments
+    while segment_at(at + SEGMENT_BYTES).units_before <= unit:
+        at += SEGMENT_BYTES
+    segment = segment_at(at)
+    own = unit - segment.units_before
+    head = own // segment.chunks
+    return at, head, segment.chunk + own - head * segment.chunks
+
+
+@exact_inner
+def _place(layer: Any, segment: Any, head: int) -> int:
+    """The bytes before position 0 of a segment's slot and head."""
+    place: int = segment.slot * layer.slot_stride + head * layer.head_stride
+    return place
+
+
+@exact_inner
+def _keys_of(layer: Any, wave: Any, unit: int) -> int:
+    """The address of the first key that a unit reads."""
+    at, head, chunk = _found(wave, unit)
+    segment = segment_at(at)
+    first: int = max(chunk * CHUNK, _first_seen(layer, segment.start))
+    return layer.keys + _place(layer, segment, head) + first * layer.row_stride
 
 
 @exact_inner
 def _attend_unit(address: int, unit: int) -> None:
     call = call_at(address)
     layer, wave = layer_at(call.layer), wave_at(call.wave)
-    at = wave.segments
-    while segment_at(at + SEGMENT_BYTES).units_before <= unit:
-        at += SEGMENT_BYTES
-    segment = segment_at(at)
-    head, chunk = (unit - segment.units_before) // segment.chunks, segment.chunk + (unit - segment.units_before) % segment.chunks
-    place = segment.slot * layer.slot_stride + head * layer.head_stride
-    part = Part(layer.keys + place, layer.values + place, chunk * CHUNK, min(chunk * CHUNK + CHUNK, segment.end))
+    at, head, chunk = _found(wave, unit)
+    segment, place = segment_at(at), _place(layer, segment_at(at), head)
+    after = _keys_of(layer, wave, min(unit + 1, wave.units - 1))
+    part = Part(layer.keys + place, layer.values + place, chunk * CHUNK, min(chunk * CHUNK + CHUNK, segment.end), after)
     _write_rows(call, layer, segment, head, part)
     n = (segment.end - segment.start) * (layer.heads // layer.kv_heads)
-    partials = wave.partials + 4 * (segment.partials_before + (unit - segment.units_before) * n * (HEADER + layer.dim))
+    partials = wave.partials + 4 * (segment.partials_before + (unit - segment.units_before) * n * _partial_floats(layer.dim))
     first = 0
     while first < n:
-        count = TILE if n - first >= TILE else 1
-        _attend_tile(call, layer, segment, head, part, first, count, partials)
-        first += count
+        tile = _tile_of(n - first)
+        _attend_tile(call, layer, segment, head, part, first, tile, partials)
+        first += tile
+    if segment.chunks == 1 or is_last(segment.done + head * 8, segment.chunks):
+        for query in range(n):
+            _merge_query(call, layer, segment, wave.partials, head, query)
 
 
 @exact_inner
-def _merge_query(call: Any, layer: Any, segment: Any, partials: int, token: int, own: int) -> None:
-    """out = the chunks of one token's query head `own`, added in their order."""
-    dim, group = layer.dim, layer.heads // layer.kv_heads
-    position = segment.start + token
+def _merge_query(call: Any, layer: Any, segment: Any, partials: int, head: int, query: int) -> None:
+    """out = the chunks of one query of a head's [tokens · group], added in their order."""
+    dim, group, size = layer.dim, layer.heads // layer.kv_heads, _partial_floats(layer.dim)
+    token = query // group
+    position, row = segment.start + token, segment.first + token
     chunk, n = _first_seen(layer, position) // CHUNK, (segment.end - segment.start) * group
+    first = (head * segment.chunks + chunk - segment.chunk) * n + query
+    partial, weight = partials + 4 * (segment.partials_before + first * size), np.float32(0.0)
     count = position // CHUNK + 1 - chunk
-    step = n * (HEADER + dim) * 4
-    first = own // group * segment.chunks + chunk - segment.chunk
-    partial = partials + 4 * (segment.partials_before + (token * group + own % group) * (HEADER + dim)) + first * step
-    shares = np.empty((count + 7) // 8 * 8, np.float32)
-    for i in range(len(shares)):
-        shares[i] = floats_at(partial + i * step, 1)[0] if i < count else np.float32(-np.inf)
-    exp_all(address_of(shares), len(shares) // 8, greatest(address_of(shares), len(shares) // 8))
-    alive(shares)
-    out = floats_at(call.out + ((segment.first + token) * layer.heads + own) * dim * 4, dim)
-    out[:] = 0
-    weight = np.float32(0.0)
-    for i in range(count):
-        header, sums = floats_at(partial + i * step, HEADER), floats_at(partial + i * step + HEADER * 4, dim)
-        weight += header[1] * shares[i]
-        for column in range(dim):
-            out[column] += sums[column] * shares[i]
-    for column in range(dim):
-        out[column] /= weight
+    weight = floats_at(partial, HEADER)[1] if count == 1 else _add_chunks(partial, n * size * 4, count, size - HEADER)
+    out = call.out + (row * layer.heads + head * group + query - token * group) * dim * 4
+    factor = np.float32(1.0) / weight
+    if layer.element_bytes == 2:
+        key_rows.settle_bf16(partial + HEADER * 4, factor, dim, out)
+    else:
+        key_rows.settle_float32(partial + HEADER * 4, factor, dim, out)
 
 
 @exact_inner
-def _merge_head(address: int, own: int) -> None:
-    """Query head `own` of every token."""
-    call = call_at(address)
-    layer, wave = layer_at(call.layer), wave_at(call.wave)
-    at = wave.segments
-    while segment_at(at).chunks > 0:
-        segment = segment_at(at)
-        for token in range(segment.end - segment.start):
-            _merge_query(call, layer, segment, wave.partials, token, own)
-        at += SEGMENT_BYTES
+def _add_chunks(partial: int, step: int, count: int, n: int) -> Any:
+    """Adds `count` partial sums float32 [n], `step` bytes from one to the next, into the first of them; gives the sum of all weights."""
+    most, weight = np.float32(-np.inf), np.float32(0.0)
+    for i in range(count):
+        most = max(most, floats_at(partial + i * step, HEADER)[0])
+    exponents = _shares_room()
+    shares, sums = floats_at(exponents, LANES), floats_at(partial + HEADER * 4, n)
+    for i in range(count):
+        lane = i % LANES
+        if lane == 0:
+            for j in range(LANES):
+                shares[j] = floats_at(partial + min(i + j, count - 1) * step, HEADER)[0]
+            exp_all(exponents, 1, most)
+        header, more, share = floats_at(partial + i * step, HEADER), floats_at(partial + i * step + HEADER * 4, n), shares[lane]
+        weight += header[1] * share
+        if i == 0:
+            sums[:] *= share
+        else:
+            for column in range(n):
+                sums[column] += more[column] * share
+    return weight
 
 
 @exact_kernel
 def attend(address: int) -> None:
     """The segments' tokens of the CALL at an address."""
-    call = call_at(address)
-    heads, wave = layer_at(call.layer).heads, wave_at(call.wave)
+    wave = wave_at(call_at(address).wave)
     if wave.products <= SERIAL_PRODUCTS:
         for unit in range(wave.units):
             _attend_unit(address, unit)
-        for own in range(heads):
-            _merge_head(address, own)
     else:
         in_parallel(_attend_unit, address, wave.units)
-        in_parallel(_merge_head, address, heads)

@@ -30,7 +30,7 @@ from cpu_ops.kernels.ir import (
     vector,
 )
 
-LANES = 8
+LANES = 16
 MAGIC = 1.5 * 2.0**23  # added to a small number it leaves the nearest integer in the lowest bits
 LOG2_E = 1 / math.log(2)
 LN2_HIGH = 0.693145751953125  # 16 bits of ln 2, so that n · LN2_HIGH is exact
@@ -58,7 +58,7 @@ def exponential(builder: Builder, x: Value) -> Value:
 
 @intrinsic
 def exp_all(typing: Any, at: Any, vectors: Any, shift: Any) -> Any:
-    """x = e^(x - shift) for the 8 · `vectors` float32 values at address `at`; gives their sum, added in a fixed order."""
+    """x = e^(x - shift) for the LANES · `vectors` float32 values at address `at`; gives their sum, added in a fixed order."""
 
     def emit(context: Any, builder: Builder, signature: Any, arguments: Any) -> Value:
         at, vectors, shift = arguments
@@ -78,24 +78,52 @@ def exp_all(typing: Any, at: Any, vectors: Any, shift: Any) -> Any:
 
 
 @intrinsic
-def greatest(typing: Any, at: Any, vectors: Any) -> Any:
-    """The greatest of the 8 · `vectors` float32 values at address `at`; NaN does not count."""
+def soften(typing: Any, at: Any, low: Any, high: Any, header: Any) -> Any:
+    """x[low:high] = e^(x - greatest); the greatest, of which NaN is none, and the sum go to `header`. What fills up a vector becomes zero.
+
+    Addresses of float32; sums are added in an order that depends on places alone.
+    """
 
     def emit(context: Any, builder: Builder, signature: Any, arguments: Any) -> Value:
-        at, vectors = arguments
-        most = variable(builder, constant(vector(F32, LANES), -math.inf))
+        at, low, high, header = arguments
+        floats, places = vector(F32, LANES), vector(I64, LANES)
+        order = ir.Constant(places, list(range(LANES)))
+        lowest, highest = splat(builder, low, LANES), splat(builder, high, LANES)
+        first = builder.udiv(low, constant(I64, LANES))
+        last = builder.udiv(builder.add(high, constant(I64, LANES - 1)), constant(I64, LANES))
+        most, sums = variable(builder, constant(floats, -math.inf)), variable(builder, constant(floats, 0.0))
 
-        def greater(a: Value, b: Value) -> Value:
-            return builder.select(builder.fcmp_ordered(">", a, b), a, b)
+        def mask(index: Value) -> None:
+            place = offset(builder, at, index, 4 * LANES)
+            lane = builder.add(splat(builder, builder.mul(index, constant(I64, LANES)), LANES), order)
+            inside = builder.and_(builder.icmp_signed(">=", lane, lowest), builder.icmp_signed("<", lane, highest))
+            values = builder.select(inside, load(builder, place, floats), constant(floats, -math.inf))
+            store(builder, values, place)
+            builder.store(_greater(builder, values, builder.load(most)), most)
+
+        repeat(builder, first, last, mask)
+        greatest = _greatest_lane(builder, builder.load(most))
+        shifts = splat(builder, greatest, LANES)
 
         def step(index: Value) -> None:
-            values = load(builder, offset(builder, at, index, 4 * LANES), vector(F32, LANES))
-            builder.store(greater(values, builder.load(most)), most)
+            place = offset(builder, at, index, 4 * LANES)
+            result = exponential(builder, builder.fsub(load(builder, place, floats), shifts))
+            store(builder, result, place)
+            builder.store(builder.fadd(builder.load(sums), result), sums)
 
-        repeat(builder, constant(I64, 0), vectors, step)
-        lanes = builder.load(most)
-        while (half := lanes.type.count // 2) >= 1:
-            lanes = greater(pick(builder, lanes, range(half)), pick(builder, lanes, range(half, 2 * half)))
-        return builder.extract_element(lanes, ir.Constant(I32, 0))
+        repeat(builder, first, last, step)
+        store(builder, greatest, header)
+        store(builder, total(builder, builder.load(sums)), builder.add(header, constant(I64, 4)))
+        return context.get_dummy_value()
 
-    return types.float32(types.int64, types.int64), emit
+    return types.void(*[types.int64] * 4), emit
+
+
+def _greater(builder: Builder, a: Value, b: Value) -> Value:
+    return builder.select(builder.fcmp_ordered(">", a, b), a, b)
+
+
+def _greatest_lane(builder: Builder, lanes: Value) -> Value:
+    while (half := lanes.type.count // 2) >= 1:
+        lanes = _greater(builder, pick(builder, lanes, range(half)), pick(builder, lanes, range(half, 2 * half)))
+    return builder.extract_element(lanes, ir.Constant(I32, 0))

@@ -12,16 +12,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cpu_ops.kernels import exp, key_rows
+from cpu_ops.kernels import exp, key_scores, pairs, softmax, value_sums
 from cpu_ops.kernels.compile import exact_inner, exact_kernel
 from cpu_ops.kernels.counter import is_last
-from cpu_ops.kernels.exp import exp_all, soften
+from cpu_ops.kernels.exp import exp_all
 from cpu_ops.kernels.memory import room
 from cpu_ops.kernels.region import in_parallel
 from cpu_ops.kernels.rotation import keep, rotate
-from cpu_ops.kernels.rows import block_at, floats_at, longs_at
+from cpu_ops.kernels.rows import block_at, floats_at, ints_at
 
-CHUNK = key_rows.CHUNK
+CHUNK = 256  # positions: 64 KiB of keys in heads of 128, which stay in the second cache for all tiles of queries
 MOST_DIM = 1024  # of a head
 MOST_QUERIES = 8  # of a tile, for which a key is widened once
 AHEAD = 8192  # bytes: what is asked for before it is needed
@@ -48,13 +48,13 @@ CALL = np.dtype([(name, np.int64) for name in ("layer", "wave", "qkv", "qkv_stri
 layer_at, segment_at, wave_at, call_at = block_at(LAYER), block_at(SEGMENT), block_at(WAVE), block_at(CALL)
 SEGMENT_BYTES = SEGMENT.itemsize
 _row_room, _queries_room = room(MOST_DIM * 4), room(MOST_QUERIES * MOST_DIM * 4)
-_weights_room, _shares_room = room(MOST_QUERIES * CHUNK * 4), room(LANES * 4)
-_lows_room, _highs_room = room(MOST_QUERIES * 8), room(MOST_QUERIES * 8)
+_weights_room, _own_room, _shares_room = room(MOST_QUERIES * CHUNK * 4), room(CHUNK * 4), room(LANES * 4)
+_lows_room, _highs_room = room(MOST_QUERIES * 4), room(MOST_QUERIES * 4)
 
 
 def partial_floats(dim: int) -> int:
     """float32 numbers of one query's partial sum."""
-    return HEADER + (dim + key_rows.WIDEST - 1) // key_rows.WIDEST * key_rows.WIDEST
+    return HEADER + (dim + pairs.WIDEST - 1) // pairs.WIDEST * pairs.WIDEST
 
 
 _partial_floats = exact_inner(partial_floats)
@@ -90,53 +90,62 @@ def _first_seen(layer: Any, position: int) -> int:
 
 @exact_inner
 def _score(layer: Any, queries: int, tile: int, part: Part, low: int, high: int, weights: int) -> None:
-    """weights[tile, CHUNK] = queries · keys of positions low … high, from a multiple of LANES on."""
-    first, row, dim = low // LANES * LANES, layer.row_stride, layer.dim
-    keys, n, out, after = part.keys + first * row, high - first, weights + (first - part.low) * 4, part.values + low * row
+    """weights = queries · keys of positions low … high, from a multiple of GROUP on."""
+    first, row, dim = low // softmax.GROUP * softmax.GROUP, layer.row_stride, layer.dim
+    keys, n, out, after = part.keys + first * row, high - first, weights + (first - part.low) * tile * 4, part.values + low * row
     far = min(AHEAD // row, n)
     if layer.element_bytes == 2:
         if tile == 1:
-            key_rows.score_one_bf16(queries, keys, row, n, dim, out, after, far)
+            key_scores.score_one_bf16(queries, keys, row, n, dim, out, after, far)
         elif tile == 4:
-            key_rows.score_four_bf16(queries, keys, row, n, dim, out, after, far)
+            key_scores.score_four_bf16(queries, keys, row, n, dim, out, after, far)
         else:
-            key_rows.score_eight_bf16(queries, keys, row, n, dim, out, after, far)
+            key_scores.score_eight_bf16(queries, keys, row, n, dim, out, after, far)
     elif tile == 1:
-        key_rows.score_one_float32(queries, keys, row, n, dim, out, after, far)
+        key_scores.score_one_float32(queries, keys, row, n, dim, out, after, far)
     elif tile == 4:
-        key_rows.score_four_float32(queries, keys, row, n, dim, out, after, far)
+        key_scores.score_four_float32(queries, keys, row, n, dim, out, after, far)
     else:
-        key_rows.score_eight_float32(queries, keys, row, n, dim, out, after, far)
+        key_scores.score_eight_float32(queries, keys, row, n, dim, out, after, far)
+
+
+@exact_inner
+def _soften(weights: int, tile: int, low: int, high: int, lows: int, highs: int, headers: int, size: int) -> None:
+    """Scores of positions low … high of a part become weights; the partial sums' headers."""
+    if tile == 1:
+        softmax.soften_one(weights, low, high, lows, highs, headers, size)
+    elif tile == 4:
+        softmax.soften_four(weights, low, high, lows, highs, headers, size)
+    else:
+        softmax.soften_eight(weights, low, high, lows, highs, headers, size)
 
 
 @exact_inner
 def _mix(layer: Any, weights: int, tile: int, part: Part, low: int, high: int, out: int, size: int) -> None:
     """out[tile, dim] += weights · values of positions low … high."""
-    if low >= high:
-        return
-    row, dim, at = layer.row_stride, layer.dim, weights + (low - part.low) * 4
+    row, dim, start = layer.row_stride, layer.dim, low - part.low
     values, n = part.values + low * row, high - low
     far = min(AHEAD // row, n)
     if layer.element_bytes == 2:
         if tile == 1:
-            key_rows.mix_one_bf16(at, values, row, n, dim, out, size, part.next, far)
+            value_sums.mix_one_bf16(weights, start, values, row, n, dim, out, size, part.next, far)
         elif tile == 4:
-            key_rows.mix_four_bf16(at, values, row, n, dim, out, size, part.next, far)
+            value_sums.mix_four_bf16(weights, start, values, row, n, dim, out, size, part.next, far)
         else:
-            key_rows.mix_eight_bf16(at, values, row, n, dim, out, size, part.next, far)
+            value_sums.mix_eight_bf16(weights, start, values, row, n, dim, out, size, part.next, far)
     elif tile == 1:
-        key_rows.mix_one_float32(at, values, row, n, dim, out, size, part.next, far)
+        value_sums.mix_one_float32(weights, start, values, row, n, dim, out, size, part.next, far)
     elif tile == 4:
-        key_rows.mix_four_float32(at, values, row, n, dim, out, size, part.next, far)
+        value_sums.mix_four_float32(weights, start, values, row, n, dim, out, size, part.next, far)
     else:
-        key_rows.mix_eight_float32(at, values, row, n, dim, out, size, part.next, far)
+        value_sums.mix_eight_float32(weights, start, values, row, n, dim, out, size, part.next, far)
 
 
 @exact_inner
 def _turn_queries(
     call: Any, layer: Any, segment: Any, head: int, part: Part, first: int, tile: int, queries: int, lows: Any, highs: Any
 ) -> None:
-    """queries[tile, …] = the tile's, turned, scaled and spread; lows, highs [tile] = the positions of the part that each of them sees."""
+    """queries[tile, …] = the tile's, turned, scaled and spread; lows, highs [tile] = which of the part's positions each sees."""
     dim, group, row = layer.dim, layer.heads // layer.kv_heads, _row_room()
     token = first // group
     own = first - token * group
@@ -145,13 +154,26 @@ def _turn_queries(
         x, angle = call.qkv + given * call.qkv_stride + (head * group + own) * dim * 4, given * dim * 2
         rotate(x, call.cos + angle, call.sin + angle, dim, np.float32(layer.scale), row)
         if layer.element_bytes == 2:
-            key_rows.spread_bf16(row, dim, queries, i, tile)
+            pairs.spread_bf16(row, dim, queries, i, tile)
         else:
-            key_rows.spread_float32(row, dim, queries, i, tile)
-        lows[i], highs[i] = max(part.low, _first_seen(layer, position)), min(part.high, position + 1)
+            pairs.spread_float32(row, dim, queries, i, tile)
+        lows[i], highs[i] = max(0, _first_seen(layer, position) - part.low), min(part.high, position + 1) - part.low
         own += 1
         if own == group:
             token, own = token + 1, 0
+
+
+@exact_inner
+def _mix_own(layer: Any, weights: int, tile: int, query: int, part: Part, low: int, high: int, out: int, size: int) -> None:
+    """`_mix` for one query of a tile, and positions that not all of them see."""
+    if low >= high:
+        return
+    own = _own_room()
+    rows = pairs.lanes() // tile
+    its, all_ = floats_at(own, CHUNK), floats_at(weights, CHUNK * tile)
+    for position in range(low - part.low, high - part.low):
+        its[position] = all_[position // rows * rows * tile + query * rows + position % rows]
+    _mix(layer, own, 1, part, low, high, out, size)
 
 
 @exact_inner
@@ -161,31 +183,36 @@ def _attend_tile(call: Any, layer: Any, segment: Any, head: int, part: Part, fir
     The positions that all of them see are mixed together; those before and after that only some see, query by query.
     """
     size = _partial_floats(layer.dim) * 4
-    queries, weights, lows, highs = _queries_room(), _weights_room(), longs_at(_lows_room(), tile), longs_at(_highs_room(), tile)
+    queries, weights, lows_at, highs_at = _queries_room(), _weights_room(), _lows_room(), _highs_room()
+    lows, highs = ints_at(lows_at, tile), ints_at(highs_at, tile)
     _turn_queries(call, layer, segment, head, part, first, tile, queries, lows, highs)
-    low, high = lows.min(), highs.max()
+    low, high, shared_low, shared_high = lows[0], highs[0], lows[0], highs[0]
+    for i in range(1, tile):
+        low, high, shared_low, shared_high = min(low, lows[i]), max(high, highs[i]), max(shared_low, lows[i]), min(shared_high, highs[i])
     if low >= high:
         return
-    _score(layer, queries, tile, part, low, high, weights)
+    partial = partials + first * size
+    _score(layer, queries, tile, part, part.low + low, part.low + high, weights)
+    _soften(weights, tile, low, high, lows_at, highs_at, partial, size)
+    out = partial + HEADER * 4
     for i in range(tile):
-        floats_at(partials + (first + i) * size, size // 4)[:] = 0
-        if lows[i] < highs[i]:
-            soften(weights + i * CHUNK * 4, lows[i] - part.low, highs[i] - part.low, partials + (first + i) * size)
-    shared_low, shared_high = lows.max(), highs.min()
+        floats_at(out + i * size, size // 4 - HEADER)[:] = 0
     if shared_low >= shared_high:
         shared_low = shared_high = high
-    out = partials + first * size + HEADER * 4
-    for i in range(tile):
-        _mix(layer, weights + i * CHUNK * 4, 1, part, lows[i], min(shared_low, highs[i]), out + i * size, size)
-    _mix(layer, weights, tile, part, shared_low, shared_high, out, size)
-    for i in range(tile):
-        _mix(layer, weights + i * CHUNK * 4, 1, part, max(shared_high, lows[i]), highs[i], out + i * size, size)
+    if low < shared_low:
+        for i in range(tile):
+            _mix_own(layer, weights, tile, i, part, part.low + lows[i], part.low + min(shared_low, highs[i]), out + i * size, size)
+    if shared_low < shared_high:
+        _mix(layer, weights, tile, part, part.low + shared_low, part.low + shared_high, out, size)
+    if shared_high < high:
+        for i in range(tile):
+            _mix_own(layer, weights, tile, i, part, part.low + max(shared_high, lows[i]), part.low + highs[i], out + i * size, size)
 
 
 @exact_inner
 def _tile_of(queries: int) -> int:
     """How many of so many queries are taken together."""
-    if queries >= 8 and key_rows.most_queries() >= 8:
+    if queries >= 8 and pairs.lanes() >= 16:
         return 8
     return 4 if queries >= 4 else 1
 
@@ -253,9 +280,9 @@ def _merge_query(call: Any, layer: Any, segment: Any, partials: int, head: int, 
     out = call.out + (row * layer.heads + head * group + query - token * group) * dim * 4
     factor = np.float32(1.0) / weight
     if layer.element_bytes == 2:
-        key_rows.settle_bf16(partial + HEADER * 4, factor, dim, out)
+        pairs.settle_bf16(partial + HEADER * 4, factor, dim, out)
     else:
-        key_rows.settle_float32(partial + HEADER * 4, factor, dim, out)
+        pairs.settle_float32(partial + HEADER * 4, factor, dim, out)
 
 
 @exact_inner

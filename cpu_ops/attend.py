@@ -40,7 +40,8 @@ class Wave:
         self.address, self.partial_floats = self.block.ctypes.data, 0
 
     def take(self, pieces: Sequence[Segment], spec: ModelSpec, window: int | None) -> None:
-        rows, units, partials, products = [], 0, 0, 0
+        rows = list[tuple[int, ...]]()
+        units, partials, products = 0, 0, 0
         for one in pieces:
             seen = _first_seen(one, window)
             chunks = (one.end - 1) // CHUNK + 1 - seen // CHUNK

@@ -21,10 +21,10 @@ from cpu_ops.kernels.region import in_parallel
 from cpu_ops.kernels.rotation import keep, rotate
 from cpu_ops.kernels.rows import block_at, floats_at, ints_at
 
-CHUNK = 256  # positions: 64 KiB of keys in heads of 128, which stay in the second cache for all tiles of queries
+CHUNK = 512  # positions: 128 KiB of keys in heads of 128, which stay in the second cache for all tiles of queries
 MOST_DIM = 1024  # of a head
 MOST_QUERIES = 8  # of a tile, for which a key is widened once
-AHEAD = 8192  # bytes: what is asked for before it is needed
+AHEAD = 12288  # bytes: what is asked for before it is needed
 HEADER = 16  # float32 numbers before a partial sum: greatest score, sum of weights, and room up to a cache line
 LANES = exp.LANES
 SERIAL_PRODUCTS = 2**16  # query · key and weight · value; up to so many, one thread is done before a second has woken
@@ -241,8 +241,9 @@ def _keys_of(layer: Any, wave: Any, unit: int) -> int:
     """The address of the first key that a unit reads."""
     at, head, chunk = _found(wave, unit)
     segment = segment_at(at)
-    first: int = max(chunk * CHUNK, _first_seen(layer, segment.start))
-    return layer.keys + _place(layer, segment, head) + first * layer.row_stride
+    first = max(chunk * CHUNK, _first_seen(layer, segment.start))
+    address: int = layer.keys + _place(layer, segment, head) + first * layer.row_stride
+    return address
 
 
 @exact_inner

@@ -11,7 +11,7 @@ from torch import Tensor
 
 import cpu_ops
 import gpu_ops
-from cpu_ops.kernels.attention import CHUNK
+from cpu_ops.kernels.attention import CHUNK, MOST_DIM
 from cpu_ops.topology import set_threads
 from models import layers
 from models.kv_cache import KvCache
@@ -89,7 +89,7 @@ def expected(cache: KvCache, parts: Sequence[Part]) -> Tensor:
     return torch.stack(out).view(-1, spec.q_width)
 
 
-shapes = st.sampled_from([(4, 2, 64), (4, 4, 32), (8, 1, 80), (12, 2, 16), (3, 3, 128)])
+shapes = st.sampled_from([(4, 2, 64), (4, 4, 32), (8, 1, 80), (12, 2, 16), (3, 3, 128), (8, 1, 64), (8, 2, 128)])
 
 
 @st.composite
@@ -152,6 +152,11 @@ def test_a_prompt_beside_decodes_has_the_bits_of_its_pieces() -> None:
 
 def test_heads_of_an_odd_width_go_through_torch() -> None:
     cache, parts = filled(shaped(4, 2, 24)), [Part(0, 9, 1)]
+    torch.testing.assert_close(run(cache, parts).double(), expected(cache, parts), rtol=1e-4, atol=1e-5)
+
+
+def test_heads_wider_than_any_go_through_torch() -> None:
+    cache, parts = filled(shaped(1, 1, MOST_DIM + 16)), [Part(0, 9, 1)]
     torch.testing.assert_close(run(cache, parts).double(), expected(cache, parts), rtol=1e-4, atol=1e-5)
 
 

@@ -38,7 +38,7 @@ def of_tile(scores: Floats, lows: list[int], highs: list[int]) -> tuple[Floats, 
     """scores [tile, N] -> weights [tile, N], headers [tile, 2]."""
     tile = len(scores)
     rows = lanes() // tile
-    laid = np.ascontiguousarray(scores.reshape(tile, N // rows, rows).swapaxes(0, 1)).reshape(-1)
+    laid = scores.reshape(tile, N // rows, rows).swapaxes(0, 1).copy().reshape(-1)
     headers = np.zeros((tile, 2), np.float32)
     softened(laid, tile, np.array(lows, np.int32), np.array(highs, np.int32), headers)
     return laid.reshape(N // rows, tile, rows).swapaxes(0, 1).reshape(tile, N), headers

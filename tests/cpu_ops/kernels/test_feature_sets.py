@@ -11,12 +11,14 @@ from _pytest.mark.structures import ParameterSet
 from torch import Tensor
 
 import cpu_ops
+from cpu_ops.kernels.attention import CHUNK
 from cpu_ops.kernels.target import numba_target
 from cpu_ops.tiles import decode
 from models.bank import NeuronBank
 from models.bits import FORMAT_NAMES
 from models.spec import FfnRule
 from tests.cpu_ops.kernels.examples import results, rows_and_input
+from tests.cpu_ops.test_attend import Part, filled, run, shaped
 
 ROOT = Path(__file__).parents[3]
 HERE = "tests.cpu_ops.kernels.test_feature_sets"
@@ -37,8 +39,16 @@ def of_kernels() -> Tensor:
     return torch.cat([part.flatten() for part in parts])
 
 
+def of_attention() -> Tensor:
+    """One token and several, over the end of a chunk, for every tile and dim that has code of its own."""
+    steps = [Part(0, CHUNK + 40, 1)], [Part(1, CHUNK - 3, 9), Part(2, 0, 2)]
+    shapes = [(2, 2, 128), (4, 1, 64), (8, 1, 80), (8, 1, 64)]
+    each = [(shaped(*shape), dtype, parts) for shape in shapes for dtype in (torch.bfloat16, torch.float32) for parts in steps]
+    return torch.cat([run(filled(spec, dtype), parts).flatten() for spec, dtype, parts in each])
+
+
 def everything() -> Tensor:
-    return torch.cat([of_functions(exact=True), of_functions(exact=False), of_kernels()])
+    return torch.cat([of_functions(exact=True), of_functions(exact=False), of_kernels(), of_attention()])
 
 
 def in_a_process(narrowed: dict[str, str], folder: Path) -> Tensor:

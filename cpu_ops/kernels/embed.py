@@ -22,7 +22,7 @@ def _embed_one(address: int, place: int) -> None:
         return
     raw = np.zeros(rows.raw_floats, np.float32)
     listed, one = np.empty((1, LISTED), np.int64), np.ones(1, np.float32)
-    list_row(rows, listed, 0, i, 0)
+    list_row(rows, address_of(listed), 0, i, 0)
     axpys(rows, address_of(listed), address_of(one), 1, address_of(raw))
     settle(rows, address_of(raw), out)
     alive(listed)

@@ -24,6 +24,7 @@ from cpu_ops.kernels.rows import (
     block_at,
     floats_at,
     list_row,
+    longs_at,
     prepare_all,
     products,
     settle,
@@ -37,10 +38,12 @@ Indices = np.ndarray[Any, np.dtype[np.int64]]
 PARTS = 24  # at most: 2, 3, 4, 6, 8 and 12 threads get equal shares, and merging costs 2 % of a 7B layer's bytes
 RUN = 64  # neurons dealt at once, at most: hot neurons come first, so longer runs would give one thread all the work
 AHEAD = 4  # rows of `first` that are asked for before they are read
-BLOCK = 64  # neurons looked at before what they ask for is read: a whole run, which memory gives faster than pieces of 16
+BLOCK = 128  # neurons looked at before those that pass are read
+TOGETHER = 4  # of which `second` and `down` are read in turn: with the next ones, that were asked for meanwhile, they fit the first cache
 LEAST = 64  # neurons of a part
-WAITING = 8  # rows of `down` that are added in one go
-ROOM = WAITING + BLOCK
+WAITING = 4  # rows of `down` that are added in one go
+STRIDE = 41  # prime: neighbouring runs, as hot as each other, go to distant parts, which other threads have
+QUEUE = WAITING + BLOCK
 PIECES = 24  # of the merge
 
 # A bank and its rule, described once. `first` decides whether a neuron fires: gate, or up when there is no gate (then `second`
@@ -72,15 +75,44 @@ def run_of(neurons: int) -> int:
 
 
 @inner
+def _runs(bank: Any, call: Any) -> int:
+    """How many runs a part is dealt."""
+    return (bank.n + bank.run * call.parts - 1) // (bank.run * call.parts)
+
+
+@inner
+def _run(bank: Any, call: Any, part: int, number: int) -> Any:
+    """The neurons of a part's run, first and last. Every other round is dealt backwards: hot neurons come first."""
+    place = part * STRIDE % call.parts
+    if number % 2 == 1:
+        place = call.parts - 1 - place
+    first = min((number * call.parts + place) * bank.run, bank.n)
+    return first, min(first + bank.run, bank.n)
+
+
+@inner
+def _deal(bank: Any, call: Any, part: int, chosen: Indices, marks: Indices) -> int:
+    """All of the part's neurons, for all tokens."""
+    count = 0
+    for number in range(_runs(bank, call)):
+        first, last = _run(bank, call, part, number)
+        for i in range(first, last):
+            chosen[count], marks[count] = i, -1
+            count += 1
+    return count
+
+
+@inner
 def _predict(bank: Any, call: Any, part: int, chosen: Indices, marks: Indices) -> int:
     """The part's neurons that are predicted to fire for some token, and for which: bit t of a mark is token t."""
     tokens, count = call.tokens, 0
     scores, listed = np.empty((BLOCK, tokens), np.float32), np.empty((BLOCK, LISTED), np.int64)
-    for run in range(part * bank.run, bank.n, call.parts * bank.run):
-        for begin in range(run, min(run + bank.run, bank.n), BLOCK):
-            end = min(begin + BLOCK, run + bank.run, bank.n)
+    for number in range(_runs(bank, call)):
+        first, last = _run(bank, call, part, number)
+        for begin in range(first, last, BLOCK):
+            end = min(begin + BLOCK, last)
             for i in range(begin, end):
-                list_row(bank.outward, listed, i - begin, i, IN_ORDER * bank.outward.weights_stride)
+                list_row(bank.outward, address_of(listed), i - begin, i, IN_ORDER * bank.outward.weights_stride)
             there = call.inside_prepared, call.inside_stride
             products(bank.outward, address_of(listed), end - begin, *there, tokens, address_of(scores), (4 * tokens, 4))
             for i in range(begin, end):
@@ -94,32 +126,53 @@ def _predict(bank: Any, call: Any, part: int, chosen: Indices, marks: Indices) -
     return count
 
 
-@inner
-def _after_first(bank: Any) -> Any:
-    """The rows that are read of a neuron that passes."""
-    return bank.down if bank.kind == PLAIN else bank.second
+# A part's working memory, by addresses: an array that is handed on is counted, with locked instructions, once a call.
+LISTS, HS, PASSED, LATER, ROWS_WAITING, FACTORS, ZS = range(7)
+BLOCK_LISTS = 8 * LISTED * BLOCK
 
 
 @inner
-def _select(bank: Any, call: Any, chosen: Indices, marks: Indices, begin: int, end: int, room: Any, h: Floats, passed: Indices) -> int:
-    """Activations of `first` for chosen[begin:end]; those that pass for some token are kept, and what is read next asked for."""
-    tokens, count, last, listed = call.tokens, 0, len(chosen) - 1, room[0]
-    smooth, after = bank.activation >= SILU, _after_first(bank)
+def _room(tokens: int, start: int) -> Any:
+    """Addresses: a block's rows, listed; h float32 [2, BLOCK, T] of a block and the one before; which neurons passed, int64 [2, BLOCK], and
+    which are read later; the rows of `down` that wait, and their factors, [T, QUEUE]; products of a block."""
+    listed = start
+    h = listed + BLOCK_LISTS
+    passed = h + 2 * 4 * BLOCK * tokens
+    later = passed + 2 * 8 * BLOCK
+    rows = later + 8 * BLOCK
+    factors = rows + 8 * LISTED * QUEUE * tokens
+    return listed, h, passed, later, rows, factors, factors + 4 * QUEUE * tokens
+
+
+@inner
+def _room_bytes(tokens: int) -> int:
+    return BLOCK_LISTS + 3 * 8 * BLOCK + tokens * (3 * 4 * BLOCK + (8 * LISTED + 4) * QUEUE)
+
+
+@inner
+def _select(bank: Any, call: Any, chosen: int, marks: int, found: int, begin: int, end: int, room: Any, now: int) -> int:
+    """Activations of `first` for chosen[begin:end]; those that pass for some token are kept. Several tokens have much to compute meanwhile:
+    then what is read next is asked for at once."""
+    tokens, count, last, listed = call.tokens, 0, found - 1, room[LISTS]
+    which, for_whom = longs_at(chosen, found), longs_at(marks, found)
+    there = room[HS] + 4 * BLOCK * tokens * now
+    h, passed = floats_at(there, BLOCK * tokens), longs_at(room[PASSED] + 8 * BLOCK * now, BLOCK)
+    at_once, after = tokens > 1 and bank.activation >= SILU, bank.down if bank.kind == PLAIN else bank.second
     for place in range(begin, end):
-        i = chosen[place]
-        far = (chosen[min(place + AHEAD, last)] - i) * bank.first.weights_stride
-        list_row(bank.first, listed, place - begin, i, weights_of(after, i) - weights_of(bank.first, i) if smooth else far)
-    there = call.prepared, call.prepared_stride
-    products(bank.first, address_of(listed), end - begin, *there, tokens, address_of(h), (4 * tokens, 4))
-    _activate_all(bank, chosen, begin, end, tokens, h)
+        i = which[place]
+        far = (which[min(place + AHEAD, last)] - i) * bank.first.weights_stride
+        list_row(bank.first, listed, place - begin, i, weights_of(after, i) - weights_of(bank.first, i) if at_once else far)
+    products(bank.first, listed, end - begin, call.prepared, call.prepared_stride, tokens, there, (4 * tokens, 4))
+    _activate_all(bank, chosen + 8 * begin, end - begin, tokens, there)
+    ask_soon = tokens > 1 and not at_once
     for place in range(end - begin):
-        i, mark, passes = chosen[begin + place], marks[begin + place], False
+        i, mark, passes = which[begin + place], for_whom[begin + place], False
         for token in range(tokens):
-            value = h[place, token] if (mark >> token) & 1 else np.float32(0.0)
-            h[count, token] = value
+            value = h[place * tokens + token] if (mark >> token) & 1 else np.float32(0.0)
+            h[count * tokens + token] = value
             passes |= value != 0
         if passes:
-            if not smooth:
+            if ask_soon:
                 ask(after, i)
             passed[count] = i
             count += 1
@@ -127,53 +180,83 @@ def _select(bank: Any, call: Any, chosen: Indices, marks: Indices, begin: int, e
 
 
 @inner
-def _activate_all(bank: Any, chosen: Indices, begin: int, end: int, tokens: int, h: Floats) -> None:
-    """h[place] = the activation of h[place] + the bias of neuron chosen[begin + place]."""
-    activation, threshold, values = bank.activation, np.float32(bank.threshold), (end - begin) * tokens
+def _activate_all(bank: Any, chosen: int, count: int, tokens: int, h: int) -> None:
+    """h[place] = the activation of h[place] + the bias of neuron chosen[place]; both are addresses."""
+    activation, threshold, values = bank.activation, np.float32(bank.threshold), count * tokens
+    flat = floats_at(h, values)
     if bank.first_bias != 0:
-        bias = floats_at(bank.first_bias, bank.n)
-        for place in range(end - begin):
+        bias, which = floats_at(bank.first_bias, bank.n), longs_at(chosen, count)
+        for place in range(count):
             for token in range(tokens):
-                h[place, token] += bias[chosen[begin + place]]
+                flat[place * tokens + token] += bias[which[place]]
     if activation == SILU:
-        silu_all(address_of(h), (values + LANES - 1) // LANES)
+        silu_all(h, (values + LANES - 1) // LANES)
         return
-    flat = floats_at(address_of(h), values)
     for place in range(values):
         flat[place] = activated(flat[place], activation, threshold)
 
 
 @inner
-def _multiply(bank: Any, call: Any, h: Floats, passed: Indices, count: int, room: Any) -> None:
-    """h *= up (or its activation) for the tokens where the gate passed."""
-    tokens, (listed, z, _, _) = call.tokens, room
+def _list_later(room: Any, before: int, count: int, now: int, following: int) -> None:
+    """later[place]: the neuron that is read TOGETHER places after passed[before, place], of which there are `count`; behind the last of the
+    next block's, that one itself."""
+    passed, after = longs_at(room[PASSED] + 8 * BLOCK * before, BLOCK), longs_at(room[PASSED] + 8 * BLOCK * now, BLOCK)
+    later = longs_at(room[LATER], BLOCK)
+    for place in range(count):
+        beyond = place + TOGETHER - count
+        if beyond < 0:
+            later[place] = passed[place + TOGETHER]
+        else:
+            later[place] = after[beyond] if beyond < following else passed[place]
+
+
+@inner
+def _ahead(bank: Any, later: Indices, begin: int, number: int) -> int:
+    """Where the number-th row lies of those that later[begin], … read, `second` and `down` in turn: they lie side by side."""
+    if bank.kind == PLAIN:
+        return weights_of(bank.down, later[begin + number])
+    i = later[begin + number // 2]
+    return weights_of(bank.down, i) if number % 2 == 1 else weights_of(bank.second, i)
+
+
+@inner
+def _multiply(bank: Any, call: Any, room: Any, before: int, begin: int, end: int) -> None:
+    """h[begin:end] *= up (or its activation) for the tokens where the gate passed."""
+    tokens, listed, products_at = call.tokens, room[LISTS], room[ZS]
     activation, threshold, both = bank.activation, np.float32(bank.threshold), bank.kind == GATED_BOTH
-    sparse = both and activation < SILU
-    beside = bank.down.weights - bank.second.weights
-    for place in range(count):
-        list_row(bank.second, listed, place, passed[place], 0 if sparse else beside)
+    passed, later = longs_at(room[PASSED] + 8 * BLOCK * before, BLOCK), longs_at(room[LATER], BLOCK)
+    h_at = room[HS] + 4 * BLOCK * tokens * before
+    h, z = floats_at(h_at, BLOCK * tokens), floats_at(products_at, BLOCK * tokens)
+    late, beside = both and activation < SILU, bank.down.weights - bank.second.weights
+    for place in range(begin, end):
+        i = passed[place]
+        there = weights_of(bank.second, later[place]) if late else _ahead(bank, later, begin, place - begin)
+        list_row(bank.second, listed, place - begin, i, there - weights_of(bank.second, i) if tokens == 1 else beside)
     if tokens == 1:
-        products(bank.second, address_of(listed), count, call.prepared, 0, 1, address_of(z), (4, 4))
+        products(bank.second, listed, end - begin, call.prepared, 0, 1, products_at, (4, 4))
     else:
-        for place in range(count):
-            _second(bank, call, address_of(listed) + 8 * LISTED * place, h[place], address_of(z) + 4 * tokens * place)
-    for place in range(count):
+        for place in range(end - begin):
+            _second(bank, call, listed + 8 * LISTED * place, h_at + 4 * tokens * (begin + place), products_at + 4 * tokens * place)
+    for place in range(begin, end):
         i = passed[place]
         bias = floats_at(bank.second_bias, bank.n)[i] if bank.second_bias != 0 else np.float32(0.0)
         fires = False
         for token in range(tokens):
-            if h[place, token] != 0:
-                up = z[place * tokens + token] + bias
-                h[place, token] *= activated(up, activation, threshold) if both else up
-                fires |= h[place, token] != 0
-        if fires and sparse:
+            value = h[place * tokens + token]
+            if value != 0:
+                up = z[(place - begin) * tokens + token] + bias
+                value *= activated(up, activation, threshold) if both else up
+                h[place * tokens + token] = value
+                fires |= value != 0
+        if fires and late:
             ask(bank.down, i)
 
 
 @inner
-def _second(bank: Any, call: Any, row: int, h: Floats, z: int) -> None:
+def _second(bank: Any, call: Any, row: int, h_at: int, z: int) -> None:
     """A listed row of `second` with the tokens that h float32 [T] does not silence: all at once where most are, else one by one."""
     tokens, wanted, stride = call.tokens, 0, call.prepared_stride
+    h = floats_at(h_at, tokens)
     for token in range(tokens):
         wanted += h[token] != 0
     if 2 * wanted > tokens:
@@ -185,38 +268,43 @@ def _second(bank: Any, call: Any, row: int, h: Floats, z: int) -> None:
 
 
 @inner
-def _flush(bank: Any, token: int, rows: Indices, factors: Floats, count: int, raw: int) -> None:
-    axpys(bank.down, address_of(rows) + token * ROOM * 8 * LISTED, address_of(factors) + token * ROOM * 4, count, raw)
+def _queue_down(bank: Any, room: Any, before: int, begin: int, end: int, tokens: int, token: int, waiting: int) -> int:
+    """Appends those of passed[begin:end] that fire for a token to its rows of `down` that wait to be added."""
+    rows, factors = room[ROWS_WAITING] + 8 * LISTED * QUEUE * token, floats_at(room[FACTORS] + 4 * QUEUE * token, QUEUE)
+    h = floats_at(room[HS] + 4 * BLOCK * tokens * before, BLOCK * tokens)
+    passed, later = longs_at(room[PASSED] + 8 * BLOCK * before, BLOCK), longs_at(room[LATER], BLOCK)
+    read, late = 0 if bank.kind == PLAIN else end - begin, bank.kind == GATED_BOTH and bank.activation < SILU
+    for place in range(begin, end):
+        value = h[place * tokens + token]
+        if value != 0:
+            i = passed[place]
+            far = 0 if late else _ahead(bank, later, begin, read + place - begin) - weights_of(bank.down, i)
+            list_row(bank.down, rows, waiting, i, far)
+            factors[waiting] = value
+            waiting += 1
+    return waiting
 
 
 @inner
-def _flush_most(bank: Any, token: int, rows: Indices, factors: Floats, waiting: int, raw: int, chosen: Indices, later: int) -> int:
-    """Adds as many times WAITING as there are; the others move to the front, and are how many still wait.
+def _flush(bank: Any, room: Any, token: int, count: int, raw: int) -> None:
+    axpys(bank.down, room[ROWS_WAITING] + 8 * LISTED * QUEUE * token, room[FACTORS] + 4 * QUEUE * token, count, raw)
 
-    Meanwhile what `first` reads later is asked for: the rows of chosen[later], …
-    """
+
+@inner
+def _flush_most(bank: Any, room: Any, token: int, waiting: int, raw: int) -> int:
+    """Adds as many times WAITING as there are; the others move to the front, and are how many still wait."""
     ready = waiting // WAITING * WAITING
     if ready == 0:
         return waiting
-    if token == 0:
-        for place in range(ready):
-            there = weights_of(bank.first, chosen[min(later + place, len(chosen) - 1)])
-            rows[token, place, 2] = there - rows[token, place, 0]
-    _flush(bank, token, rows, factors, ready, raw)
-    for place in range(waiting - ready):
-        rows[token, place], factors[token, place] = rows[token, ready + place], factors[token, ready + place]
+    _flush(bank, room, token, ready, raw)
+    if ready < waiting:
+        rows = longs_at(room[ROWS_WAITING] + 8 * LISTED * QUEUE * token, LISTED * QUEUE)
+        factors = floats_at(room[FACTORS] + 4 * QUEUE * token, QUEUE)
+        for place in range(LISTED * (waiting - ready)):
+            rows[place] = rows[LISTED * ready + place]
+        for place in range(waiting - ready):
+            factors[place] = factors[ready + place]
     return waiting - ready
-
-
-@inner
-def _queue_down(bank: Any, h: Floats, passed: Indices, count: int, token: int, rows: Indices, factors: Floats, waiting: int) -> int:
-    """Appends the neurons that fire for a token to its rows of `down` that wait to be added."""
-    for place in range(count):
-        if h[place, token] != 0:
-            list_row(bank.down, rows[token], waiting, passed[place], 0)
-            factors[token, waiting] = h[place, token]
-            waiting += 1
-    return waiting
 
 
 @inner
@@ -227,47 +315,43 @@ def _ffn_part(address: int, part: int) -> None:
     raw_bytes = 4 * bank.down.raw_floats
     sums = call.sums + part * tokens * raw_bytes
     floats_at(sums, tokens * bank.down.raw_floats)[:] = 0
-    own = (bank.n // (bank.run * call.parts) + 1) * bank.run
-    chosen, marks = np.empty(own, np.int64), np.empty(own, np.int64)
+    own = _runs(bank, call) * bank.run
+    chosen, marks, memory = np.empty(own, np.int64), np.empty(own, np.int64), np.empty(_room_bytes(tokens), np.uint8)
+    waiting = np.zeros(tokens, np.int64)
     found = _predict(bank, call, part, chosen, marks) if bank.outward.n > 0 else _deal(bank, call, part, chosen, marks)
-    chosen = chosen[:found]
-    later = BLOCK if bank.activation >= SILU else BLOCK + AHEAD
-    room = room_for(tokens)
-    _, _, rows, factors = room
-    h, passed = np.empty((2, BLOCK, tokens), np.float32), np.empty((2, BLOCK), np.int64)
-    counts, waiting = np.zeros(2, np.int64), np.zeros(tokens, np.int64)
+    _compute(bank, call, address_of(chosen), address_of(marks), found, _room(tokens, address_of(memory)), sums, address_of(waiting))
+    alive(chosen)
+    alive(marks)
+    alive(memory)
+    alive(waiting)
+
+
+@inner
+def _compute(bank: Any, call: Any, chosen: int, marks: int, found: int, room: Any, sums: int, waiting_at: int) -> None:
+    """sums[T, raw] += what chosen[:found] add. waiting_at: int64 [T], zeros."""
+    tokens, raw_bytes = call.tokens, 4 * bank.down.raw_floats
+    waiting = longs_at(waiting_at, tokens)
+    late = bank.kind == GATED_BOTH and bank.activation < SILU  # which rows of `down` are read is known late: they are added a block later
+    step, before_count = BLOCK if late else TOGETHER, 0
     for first in range(0, found + BLOCK, BLOCK):
         now, before = first // BLOCK % 2, (first // BLOCK + 1) % 2
         last = min(first + BLOCK, found)
-        counts[now] = _select(bank, call, chosen, marks, first, last, room, h[now], passed[now]) if first < last else 0
-        if bank.kind != PLAIN:
-            _multiply(bank, call, h[before], passed[before], counts[before], room)
-        for token in range(tokens):
-            waits = _queue_down(bank, h[before], passed[before], counts[before], token, rows, factors, waiting[token])
-            waiting[token] = _flush_most(bank, token, rows, factors, waits, sums + token * raw_bytes, chosen, first + later)
+        count = _select(bank, call, chosen, marks, found, first, last, room, now) if first < last else 0
+        _list_later(room, before, before_count, now, count)
+        if late:
+            for token in range(tokens):
+                waiting[token] = _flush_most(bank, room, token, waiting[token], sums + token * raw_bytes)
+        for begin in range(0, before_count, step):
+            end = min(begin + step, before_count)
+            if bank.kind != PLAIN:
+                _multiply(bank, call, room, before, begin, end)
+            for token in range(tokens):
+                waiting[token] = _queue_down(bank, room, before, begin, end, tokens, token, waiting[token])
+                if not late:
+                    waiting[token] = _flush_most(bank, room, token, waiting[token], sums + token * raw_bytes)
+        before_count = count
     for token in range(tokens):
-        _flush(bank, token, rows, factors, waiting[token], sums + token * raw_bytes)
-    alive(h)
-    alive(rows)
-    alive(factors)
-
-
-@inner
-def room_for(tokens: int) -> Any:
-    """Room for a block's rows, listed, and their products; and for the rows of `down` that wait, and their factors."""
-    listed, z = np.empty((BLOCK, LISTED), np.int64), np.empty(BLOCK * tokens, np.float32)
-    return listed, z, np.empty((tokens, ROOM, LISTED), np.int64), np.empty((tokens, ROOM), np.float32)
-
-
-@inner
-def _deal(bank: Any, call: Any, part: int, chosen: Indices, marks: Indices) -> int:
-    """All of the part's neurons, for all tokens."""
-    count = 0
-    for begin in range(part * bank.run, bank.n, call.parts * bank.run):
-        for i in range(begin, min(begin + bank.run, bank.n)):
-            chosen[count], marks[count] = i, -1
-            count += 1
-    return count
+        _flush(bank, room, token, waiting[token], sums + token * raw_bytes)
 
 
 @inner

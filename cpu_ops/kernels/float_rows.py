@@ -22,7 +22,7 @@ from cpu_ops.kernels.ir import (
     variable,
     vector,
 )
-from cpu_ops.kernels.row_code import Row, RowCode
+from cpu_ops.kernels.row_code import Ahead, Row, RowCode
 
 LANES = 16
 FAR_LEVEL = 1
@@ -83,14 +83,17 @@ class FloatRowCode(RowCode):
                 result = multiply_add(builder, self._at(builder, row, index, lanes), splat(builder, factor, lanes), result)
             store(builder, result, at)
 
+        steps = builder.udiv(k, constant(I64, STEP))
+        assert rows[0].listed is not None
+        ahead = Ahead(builder, rows[0].listed, steps, STEP * self.weight_bytes)
+
         def step(index: Value) -> None:
             first = builder.mul(index, constant(I64, STEP))
-            for row in rows:
-                self._ask_far(builder, row, first)
+            for _ in rows:
+                ahead.ask()
             for part in range(UNROLLED):
                 add(builder.add(first, constant(I64, part * LANES)), LANES)
 
-        steps = builder.udiv(k, constant(I64, STEP))
         repeat(builder, constant(I64, 0), steps, step)
         repeat(builder, builder.mul(steps, constant(I64, STEP)), k, lambda index: add(index, 1))
 

@@ -36,7 +36,7 @@ from cpu_ops.kernels.ir import (
     variable,
     vector,
 )
-from cpu_ops.kernels.row_code import Row, RowCode
+from cpu_ops.kernels.row_code import Ahead, Row, RowCode
 from cpu_ops.kernels.target import target_of
 from models.bits import GROUP
 
@@ -212,11 +212,12 @@ class GroupRowCode(RowCode):
 
     def axpy(self, builder: Builder, rows: Sequence[Row], factors: Sequence[Value], raw: Value, k: Value) -> None:
         width = width_of(builder)
-        lanes = self.raw_lanes(width)
+        lanes, ahead = self.raw_lanes(width), self._ahead(builder, rows, k)
 
         def run(first: Value, count: int) -> None:
-            for row in rows:
-                self._ask_far(builder, row, first, count)
+            if count == width.runs[0]:
+                for _ in rows:
+                    ahead.ask()
             scales = [
                 builder.fmul(self._scales(builder, row, first, count, _sums_order(width, count)), splat(builder, factor, count))
                 for row, factor in zip(rows, factors, strict=True)
@@ -237,6 +238,12 @@ class GroupRowCode(RowCode):
             far = builder.add(offset(builder, row.weights, first, record_bytes), row.far)
             for line in range(-(-count * record_bytes // CACHE_LINE)):
                 prefetch(builder, _after(builder, far, line * CACHE_LINE), FAR_LEVEL)
+
+    def _ahead(self, builder: Builder, rows: Sequence[Row], k: Value) -> Ahead:
+        """A piece is what a longest run has of a row."""
+        count = width_of(builder).runs[0]
+        assert rows[0].listed is not None
+        return Ahead(builder, rows[0].listed, builder.udiv(k, constant(I64, GROUP * count)), count * (self.group_bytes + SCALE_BYTES))
 
     def _scales(self, builder: Builder, row: Row, first: Value, count: int, order: Sequence[int]) -> Value:
         bits = load(builder, offset(builder, row.scales, first, SCALE_BYTES), vector(I16, count))

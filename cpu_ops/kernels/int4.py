@@ -18,7 +18,7 @@ class Int4Code(GroupRowCode):
 
     def rows_together(self, builder: Builder) -> tuple[int, ...]:
         """As many as registers hold: a pass loads and stores every raw sum once."""
-        return (8, 2, 1) if width_of(builder).lanes == 16 else (4, 1)
+        return 4, 2, 1
 
     def weights(self, builder: Builder, packed: Value) -> tuple[Value, ...]:
         words = vector(I32, packed.type.count // 4)

@@ -22,7 +22,7 @@ def _linear_part(address: int, part: int) -> None:
     for first in range(part * rows.n // PARTS, last, LISTED_AT_ONCE):
         count = min(LISTED_AT_ONCE, last - first)
         for place in range(count):
-            list_row(rows, listed, place, first + place, IN_ORDER * rows.weights_stride)
+            list_row(rows, address_of(listed), place, first + place, IN_ORDER * rows.weights_stride)
         strides = 4, 4 * rows.n
         products(rows, address_of(listed), count, call.prepared, call.prepared_stride, call.tokens, call.out + 4 * first, strides)
     alive(listed)

@@ -42,7 +42,7 @@ def _multiply_part(address: int, part: int) -> None:
         count = min(AT_ONCE, last - begin)
         for place in range(count):
             row, later = which[begin + place], which[min(begin + place + AHEAD, last - 1)]
-            list_row(rows, listed, place, row, (later - row) * rows.weights_stride)
+            list_row(rows, address_of(listed), place, row, (later - row) * rows.weights_stride)
         products(rows, address_of(listed), count, call.prepared, 0, 1, call.out + 4 * begin, (4, 0))
     alive(listed)
 
@@ -56,7 +56,7 @@ def _add_part(address: int, part: int) -> None:
         count = min(AT_ONCE, last - begin)
         for place in range(count):
             row, later = which[begin + place], which[min(begin + place + AT_ONCE, last - 1)]
-            list_row(rows, listed, place, row, (later - row) * rows.weights_stride)
+            list_row(rows, address_of(listed), place, row, (later - row) * rows.weights_stride)
         axpys(rows, address_of(listed), address_of(factors), count, call.sums + 4 * part * rows.raw_floats)
     alive(listed)
     alive(factors)

@@ -11,12 +11,13 @@ from typing import Any, ClassVar, NamedTuple
 
 from llvmlite import ir
 
-from cpu_ops.kernels.ir import CACHE_LINE, F32, I64, Builder, Value, constant, load, offset, prefetch, repeat, store, vector
+from cpu_ops.kernels.ir import CACHE_LINE, F32, I64, Builder, Value, constant, load, offset, prefetch, repeat, store, variable, vector
 from cpu_ops.kernels.machine_code import Library, library
 from cpu_ops.kernels.target import Module, Target
 
 VOID = ir.VoidType()
 LISTED_BYTES = 24  # of a row in a list
+AHEAD_LEVEL = 1
 ROWS_TOGETHER = (1,)
 TOKENS_TOGETHER = (4, 3, 2, 1)  # that meet a row in one pass over it
 
@@ -24,12 +25,38 @@ TOKENS_TOGETHER = (4, 3, 2, 1)  # that meet a row in one pass over it
 class Row(NamedTuple):
     """A row: addresses of its weights and of its scales, as IR values; or an input vector: of its values and of their scales.
 
-    `far`: how many bytes ahead memory is asked for while the row is read, as many as are read; None: it is not.
+    `far`: how many bytes ahead memory is asked for while the row is read, as many as are read; None: it is not. `listed`: where these three
+    stand.
     """
 
     weights: Value
     scales: Value
     far: Value | None = None
+    listed: Value | None = None
+
+
+class Ahead:
+    """Asks for what lies ahead of rows that are read side by side, one row after the other: memory gives one stream more than eight.
+
+    listed: of the first row; `pieces` of `piece_bytes` a row are asked for.
+    """
+
+    def __init__(self, builder: Builder, listed: Value, pieces: Value, piece_bytes: int) -> None:
+        self._builder, self._pieces, self._piece_bytes = builder, pieces, piece_bytes
+        self._row, self._piece = variable(builder, listed), variable(builder, constant(I64, 0))
+
+    def ask(self) -> None:
+        """For the next piece: as often as there are rows and pieces."""
+        builder = self._builder
+        listed, piece = builder.load(self._row), builder.load(self._piece)
+        weights, _, far = (load(builder, builder.add(listed, constant(I64, 8 * place)), I64) for place in range(3))
+        at = offset(builder, builder.add(weights, far), piece, self._piece_bytes)
+        for line in range(0, self._piece_bytes, CACHE_LINE):
+            prefetch(builder, builder.add(at, constant(I64, line)), AHEAD_LEVEL)
+        following = builder.add(piece, constant(I64, 1))
+        over = builder.icmp_signed("==", following, self._pieces)
+        builder.store(builder.select(over, constant(I64, 0), following), self._piece)
+        builder.store(builder.select(over, builder.add(listed, constant(I64, LISTED_BYTES)), listed), self._row)
 
 
 class RowCode(ABC):
@@ -186,7 +213,7 @@ def _axpys(code: RowCode) -> Any:
 
 
 def _row_at(builder: Builder, address: Value) -> Row:
-    return Row(*(load(builder, builder.add(address, constant(I64, 8 * place)), I64) for place in range(3)))
+    return Row(*(load(builder, builder.add(address, constant(I64, 8 * place)), I64) for place in range(3)), address)
 
 
 def _settle(code: RowCode) -> Any:

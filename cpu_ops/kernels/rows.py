@@ -148,9 +148,10 @@ def prepare_all(rows: Any, x: Any, tokens: int, prepared: int, prepared_stride: 
 
 
 @inner
-def list_row(rows: Any, listed: Longs, place: int, i: int, far: int) -> None:
-    """Row i becomes listed[place] int64 [LISTED]; while it is read, what lies `far` bytes ahead is asked for."""
-    listed[place, 0], listed[place, 1], listed[place, 2] = weights_of(rows, i), scales_of(rows, i), far
+def list_row(rows: Any, listed: int, place: int, i: int, far: int) -> None:
+    """Row i becomes number `place` of the list at an address, int64 [m, LISTED]; while it is read, what lies `far` ahead is asked for."""
+    entry = longs_at(listed + 8 * LISTED * place, LISTED)
+    entry[0], entry[1], entry[2] = weights_of(rows, i), scales_of(rows, i), far
 
 
 @inner

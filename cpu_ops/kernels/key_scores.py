@@ -110,8 +110,8 @@ class Tile:
                     builder.store(multiply_add(builder, query, part[half], builder.load(own[j])), own[j])
 
     def _write(self, first: Value) -> None:
-        """One vector. Scores of each query apart lay whole KiB from each other and, in their lowest 12 bits, where the next block's queries
-        are loaded from, which then waited for them: 13.4 cycles a cache line of eight queries' keys instead of 11.2."""
+        """One vector. Scores of each query apart lay whole KiB from each other, and took 14.0 cycles a cache line of eight queries' keys
+        instead of 11.1: presumably the next block's queries, the same in their lowest 12 address bits, waited for them."""
         found = _totals(self.builder, [self.builder.load(sum_at) for own in self.sums for sum_at in own])
         store(self.builder, found, offset(self.builder, self.out, first, self.queries * 4))
 

@@ -75,7 +75,7 @@ def run_of(neurons: int) -> int:
 
 
 @inner
-def _runs(bank: Any, call: Any) -> int:
+def _runs(bank: Any, call: Any) -> Any:
     """How many runs a part is dealt."""
     return (bank.n + bank.run * call.parts - 1) // (bank.run * call.parts)
 
@@ -211,7 +211,7 @@ def _list_later(room: Any, before: int, count: int, now: int, following: int) ->
 
 
 @inner
-def _ahead(bank: Any, later: Indices, begin: int, number: int) -> int:
+def _ahead(bank: Any, later: Indices, begin: int, number: int) -> Any:
     """Where the number-th row lies of those that later[begin], … read, `second` and `down` in turn: they lie side by side."""
     if bank.kind == PLAIN:
         return weights_of(bank.down, later[begin + number])

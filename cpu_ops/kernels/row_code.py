@@ -213,7 +213,8 @@ def _axpys(code: RowCode) -> Any:
 
 
 def _row_at(builder: Builder, address: Value) -> Row:
-    return Row(*(load(builder, builder.add(address, constant(I64, 8 * place)), I64) for place in range(3)), address)
+    weights, scales, far = (load(builder, builder.add(address, constant(I64, 8 * place)), I64) for place in range(3))
+    return Row(weights, scales, far, address)
 
 
 def _settle(code: RowCode) -> Any:

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks import served as made
 from benchmarks.serving import sentences
-from benchmarks.shapes import TINY_LLAMA
+from benchmarks.shapes import SHAPES, TINY_LLAMA
 from models.packed import PackedModel
 from models.tokenizer import IncrementalDecoder, Tokenizer
 from profiles.shelf import profile_of
@@ -17,7 +17,7 @@ SMALL = replace(TINY_LLAMA, n_layers=2, hidden=256, n_heads=4, n_kv_heads=1, n_n
 
 def test_it_is_whole_and_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("THERMOCLINE_HOME", str(tmp_path / "home"))
-    monkeypatch.setitem(made.SHAPES, "small", SMALL)
+    monkeypatch.setitem(SHAPES, "small", SMALL)
     folder = made.served("small", tmp_path)
     model, tokenizer = PackedModel.open(folder), Tokenizer.open(folder, SMALL.vocab)
     profile = profile_of(model.manifest)

@@ -43,7 +43,7 @@ class KvCache:
         return self.nbytes // (self.slots * self.context)
 
     def clear(self) -> None:
-        """Writes zeros everywhere. Memory is there once it is written: else a server would grow with every text longer than those before."""
+        """Writes zeros everywhere. Memory is there once it is written: else a server grows with every text longer than those before."""
         for part in (*self.keys, *self.values):
             part.zero_()
 

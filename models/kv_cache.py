@@ -42,11 +42,6 @@ class KvCache:
     def bytes_per_token(self) -> int:
         return self.nbytes // (self.slots * self.context)
 
-    def clear(self) -> None:
-        """Writes zeros everywhere. Memory is there once it is written: else a server grows with every text longer than those before."""
-        for part in (*self.keys, *self.values):
-            part.zero_()
-
     def write(self, layer: int, slot: int, start: int, keys: Tensor, values: Tensor) -> None:
         """keys, values [t, kv heads, head dim] of positions start, start + 1, …"""
         end = start + keys.shape[0]

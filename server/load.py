@@ -16,7 +16,7 @@ import cpu_ops
 import gpu_ops
 from cpu_ops.topology import release_threads, set_threads
 from gpu_ops.transfer import Staging
-from models.arena import Arena, allocate, neurons_room, spine_room
+from models.arena import Arena, neurons_room, spine_room
 from models.chat import ChatTemplate
 from models.errors import BadArtefact, BadCheckpoint, BadValue
 from models.kv_cache import KvCache
@@ -229,9 +229,7 @@ def load_model(
     ffn = SplitFfn(spec.rule, load_banks(model, profile, plan, device, arena.take, predictors), staging)
     spine = model.load_spine(device, arena.take) if on_cpu else model.load_spine(device)
     transformer = Transformer(spec, spine, ffn, ops, device=device, repeat=cpu_ops.replayed if ffn.repeats else None)
-    pages = allocate if on_cpu else None  # large ones
-    cache = KvCache(spec, slots=plan.question.slots, context=plan.question.context, device=device, allocate=pages)
-    cache.clear()
+    cache = KvCache(spec, slots=plan.question.slots, context=plan.question.context, device=device)
     watching = WatchingFfn(ffn, watch.layout)
     seen = Transformer(spec, spine, watching, ops, device=device)
     forward = Watched(partial(transformer.forward, cache=cache), partial(seen.forward, cache=cache), watching, watch)

@@ -18,7 +18,12 @@ class Protocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self.loop.call_later(HEADER_SECONDS, self._close_if_silent)
+        self._silence = self.loop.call_later(HEADER_SECONDS, self._close_if_silent)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The clock stops: it would keep the connection, its last request and all that hangs on it for HEADER_SECONDS more."""
+        self._silence.cancel()
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """An answer is dated when its request came: there is no clock that would do it (`Sleeper`)."""

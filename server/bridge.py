@@ -29,10 +29,19 @@ class QueueFull(Exception):
 
 
 class Closed(Exception):
-    """The server is stopping, or its engine thread has died."""
+    """The server is stopping."""
 
     def __init__(self) -> None:
         super().__init__("the server is stopping and takes no new requests")
+
+
+class EngineLost(Exception):
+    """The engine's thread has died: the device no longer answers, or the engine made a mistake."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the model has stopped, since its device no longer answers; the log says why, and the server must be started again"
+        )
 
 
 @dataclass(slots=True, eq=False)
@@ -96,10 +105,16 @@ class Bridge:
         self._unfinished = 0  # touched by the event loop only, as are
         self._reading: set[Job] = set()  # jobs with choices that are finished and not read to their end
         self._closed = threading.Event()
+        self._lost = False  # set before `_closed`, and never again
 
     @property
     def alive(self) -> bool:
         return self._thread.is_alive() and not self._closed.is_set()
+
+    @property
+    def ended(self) -> Closed | EngineLost:
+        """Why nothing is taken any more, when it is not alive."""
+        return EngineLost() if self._lost else Closed()
 
     @property
     def unfinished(self) -> int:
@@ -115,17 +130,21 @@ class Bridge:
     def start(self) -> None:
         self._thread.start()
 
-    def stop(self, seconds: float) -> bool:
-        """Ends the thread after its present step; False when that took longer than `seconds`."""
+    def close(self) -> None:
+        """Ends the thread after its present step, and with it every sequence."""
         self._closed.set()
         self._commands.put(None)
+
+    def stop(self, seconds: float) -> bool:
+        """Closes, and waits; False when the present step took longer than `seconds`."""
+        self.close()
         self._thread.join(seconds)
         return not self._thread.is_alive()
 
     def submit(self, sequences: tuple[Sequence, ...]) -> Job:
-        """Hands all sequences of a request to the engine, or none: QueueFull, Closed."""
+        """Hands all sequences of a request to the engine, or none: QueueFull, Closed, EngineLost."""
         if not self.alive:
-            raise Closed
+            raise self.ended
         if self.unfinished >= self._limit:
             raise QueueFull(self.unfinished - self._slots)
         loop, job = asyncio.get_running_loop(), Job(sequences, self._commands.put)
@@ -134,7 +153,7 @@ class Bridge:
             sequence.emit = partial(post, loop, partial(self._deliver, job, number))
         self._commands.put(partial(submit, sequences))
         if self._closed.is_set():  # it may have closed before the command came, and then nobody will obey it
-            raise Closed
+            raise self.ended
         return job
 
     def _deliver(self, job: Job, number: int, event: Event) -> None:
@@ -154,6 +173,7 @@ class Bridge:
                     self._engine.step()
         except Exception:
             log.exception("the engine has stopped")
+            self._lost = True
         finally:
             self._closed.set()
             self._give_up()
@@ -165,7 +185,7 @@ class Bridge:
                 command = self._commands.get_nowait()
                 if command is not None:
                     command(self._engine)
-        self._engine.abandon(Closed())
+        self._engine.abandon(self.ended)
 
     def _obey(self) -> bool:
         """Carries out all commands that have come, waiting for one when the engine is idle; False when told to stop."""

@@ -17,10 +17,10 @@ from torch import Tensor
 
 from models.step import Step
 from server.guide import GuideFailed
-from server.numbers import Numbers
+from server.numbers import Numbers, Reading
 from server.sampling import Logits, sample, score
 from server.scheduler import Scheduler, Work
-from server.sequence import Delta, Failed, Finish, Scored, Sequence
+from server.sequence import Delta, Event, Failed, Finish, Scored, Sequence
 
 Forward = Callable[[Step], Tensor]  # logits float32 [R, V]
 log = logging.getLogger("server.engine")
@@ -35,21 +35,9 @@ class StepFailed(Exception):
 
 
 class Meter(Protocol):
-    """What a model that is split between two sides counts while it runs; totals that only grow."""
+    """What a split model counts."""
 
-    @property
-    def waiting_seconds(self) -> float:
-        """The thread that calls it waited for the GPU."""
-
-    @property
-    def gpu_seconds(self) -> float: ...
-
-    @property
-    def fired_hot(self) -> int:
-        """Neurons, in steps that were looked at."""
-
-    @property
-    def fired_cold(self) -> int: ...
+    def read(self) -> Reading: ...
 
 
 def nothing() -> None:
@@ -76,6 +64,7 @@ class Engine:
         self._meter = meter
         self._recover = recover
         self._written = 0
+        self._leaving: list[tuple[Sequence, Event]] = []  # until the numbers are right: whoever hears of an end may look at them
         self.numbers = Numbers(slots=scheduler.slots.count, kept_limit_bytes=scheduler.slots.kept.limit_bytes)
 
     @property
@@ -92,12 +81,13 @@ class Engine:
         """Frees its slot now; nothing happens when it is finished already."""
         if sequence.finish is None:
             self._finish(sequence, "cancelled")
-            sequence.emit(Delta("", (), "cancelled"))
+            self._leaving.append((sequence, Delta("", (), "cancelled")))
             self._count()
 
     def abandon(self, error: Exception) -> None:
-        """Ends everything that runs or waits."""
-        self._fail(self._scheduler.everyone(), StepFailed(error))
+        """Ends everything that runs or waits, with this error."""
+        self._fail(self._scheduler.everyone(), error)
+        self._count()
 
     def step(self) -> None:
         """Here a decode step happens: schedule, forward, sample, commit. A failure ends the sequences of this step only."""
@@ -130,13 +120,17 @@ class Engine:
 
     def _run(self, works: list[Work]) -> None:
         """One step of the model, all prompt or all decode."""
-        reads, began = works[0].sequence.reads_prompt, self._clock()
+        reads, began, before = works[0].sequence.reads_prompt, self._clock(), self._read()
         logits = self._forward(build_step(works))
         rows = split(works, logits.float().cpu().numpy())
         ran = self._clock()
         for work, own in zip(works, rows, strict=True):
             self._guarded([work.sequence], partial(self._commit, work, own))
-        self._account(sum(work.count for work in works), reads=reads, model_seconds=ran - began, seconds=self._clock() - began)
+        tokens, seconds = sum(work.count for work in works), self._clock() - began
+        self._account(tokens, self._read() - before, reads=reads, model_seconds=ran - began, seconds=seconds)
+
+    def _read(self) -> Reading:
+        return Reading() if self._meter is None else self._meter.read()
 
     def _commit(self, work: Work, rows: Logits) -> None:
         """Takes the logits [r, V] of one sequence's work into the sequence."""
@@ -174,12 +168,12 @@ class Engine:
             return self._end(sequence, reason)
         delta = sequence.take()
         if delta.text or delta.tokens:
-            sequence.emit(delta)
+            self._leaving.append((sequence, delta))
 
     def _end(self, sequence: Sequence, reason: Finish) -> None:
         sequence.stream.close()
         self._finish(sequence, reason)
-        sequence.emit(sequence.take())
+        self._leaving.append((sequence, sequence.take()))
 
     def _finish(self, sequence: Sequence, reason: Finish) -> None:
         self._scheduler.remove(sequence)
@@ -193,27 +187,31 @@ class Engine:
                 self._scheduler.drop(sequence)
                 sequence.finish = "cancelled"
                 self.numbers = replace(self.numbers, failed=self.numbers.failed + 1)
-                sequence.emit(Failed(error))
+                self._leaving.append((sequence, Failed(error)))
 
-    def _account(self, tokens: int, *, reads: bool, model_seconds: float, seconds: float) -> None:
-        """A step of so many tokens is over."""
-        now, meter = self.numbers, self._meter
+    def _account(self, tokens: int, sides: Reading, *, reads: bool, model_seconds: float, seconds: float) -> None:
+        """A step of so many tokens is over; `sides`: what was counted in it."""
+        now = self.numbers
         if reads:
             self._scheduler.pace.took(tokens, seconds)
             steps, total = now.prompt_steps + 1, now.prompt_seconds + seconds
             now = replace(now, prompt_tokens=now.prompt_tokens + tokens, prompt_steps=steps, prompt_seconds=total)
         else:
             now = replace(now, decode_steps=now.decode_steps + 1, decode_seconds=now.decode_seconds + seconds)
-        if meter is not None:
-            now = replace(now, waiting_seconds=meter.waiting_seconds, gpu_seconds=meter.gpu_seconds)
-            now = replace(now, fired_hot=meter.fired_hot, fired_cold=meter.fired_cold)
+            waiting, gpu = now.decode_waiting_seconds + sides.waiting_seconds, now.decode_gpu_seconds + sides.gpu_seconds
+            now = replace(now, decode_waiting_seconds=waiting, decode_gpu_seconds=gpu)
+        now = replace(now, waiting_seconds=now.waiting_seconds + sides.waiting_seconds, gpu_seconds=now.gpu_seconds + sides.gpu_seconds)
+        now = replace(now, fired_hot=now.fired_hot + sides.fired_hot, fired_cold=now.fired_cold + sides.fired_cold)
         self.numbers = replace(now, model_seconds=now.model_seconds + model_seconds)
 
     def _count(self) -> None:
-        """The present state."""
+        """The present state; then the events leave."""
         scheduler, kept = self._scheduler, self._scheduler.slots.kept
         now = replace(self.numbers, written_tokens=self._written, slots_busy=scheduler.running, waiting=scheduler.waiting)
         self.numbers = replace(now, kept_bytes=kept.nbytes, kept_texts=len(kept))
+        leaving, self._leaving = self._leaving, []
+        for sequence, event in leaving:
+            sequence.emit(event)
 
 
 def build_step(works: list[Work]) -> Step:

@@ -1,6 +1,6 @@
 """Guide: which tokens may come next, asked by the engine before every token of a text that must follow a grammar.
 
-Knows no grammar: `server/structured.py` has the guides there are. A guide belongs to one sequence and is used by the engine's thread only.
+Knows no grammar: `server/grammars.py` makes them. A guide belongs to one sequence and is used by the engine's thread only.
 """
 
 from typing import Protocol

@@ -7,6 +7,7 @@ from torch import Tensor
 from gpu_ops.clock import GpuClock
 from models.step import Step
 from server.engine import Forward
+from server.numbers import Reading
 from server.watching import WatchingFfn
 
 
@@ -15,21 +16,8 @@ class SplitMeter:
     clock: GpuClock
     ffn: WatchingFfn
 
-    @property
-    def waiting_seconds(self) -> float:
-        return self.clock.waiting_seconds
-
-    @property
-    def gpu_seconds(self) -> float:
-        return self.clock.working_seconds
-
-    @property
-    def fired_hot(self) -> int:
-        return self.ffn.fired_hot
-
-    @property
-    def fired_cold(self) -> int:
-        return self.ffn.fired_cold
+    def read(self) -> Reading:
+        return Reading(self.clock.waiting_seconds, self.clock.working_seconds, self.ffn.fired_hot, self.ffn.fired_cold)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,11 @@
 """Metrics: the numbers of a running server as Prometheus knows them. The text itself is the prometheus_client library's."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from server.measured import Measured
+from server.measured import Measured, planned_bytes, planned_seconds
 from server.service import Service
 
 PREFIX = "thermocline_"
@@ -106,3 +106,21 @@ def placement(seen: Measured, service: Service) -> Iterator[Metric]:
     }
     for name, (help, planned, measured) in pairs.items():
         yield labelled(GaugeMetricFamily(PREFIX + name, help, labels=["source"]), {"planned": planned, "measured": measured})
+    seconds = {"planned": {} if plan is None else planned_seconds(plan), "measured": seen.step_seconds}
+    yield by_source(
+        "decode_step_seconds", "Of a decode step, the mean: CPU computing, CPU waiting, GPU working beside it.", "side", seconds
+    )
+    ram = {"planned": {} if plan is None else planned_bytes(plan.ram), "measured": seen.ram_bytes}
+    yield by_source("ram_spent_bytes", "RAM, by what it is for.", "kind", ram)
+    vram = {"planned": {} if plan is None or plan.vram is None else planned_bytes(plan.vram), "measured": seen.vram_bytes or {}}
+    yield by_source("vram_spent_bytes", "Memory of the GPU, by what it is for.", "kind", vram)
+
+
+def by_source(name: str, help: str, label: str, values: Mapping[str, Mapping[str, float | None]]) -> Metric:
+    """`values`: planned and measured, each by the label."""
+    metric = GaugeMetricFamily(PREFIX + name, help, labels=[label, "source"])
+    for source, own in values.items():
+        for key, value in own.items():
+            if value is not None:
+                metric.add_metric([key, source], value)
+    return metric

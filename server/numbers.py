@@ -10,6 +10,24 @@ from server.sequence import Finish
 
 
 @dataclass(frozen=True, slots=True)
+class Reading:
+    """What a model that is split between two sides has counted since it was made; totals that only grow."""
+
+    waiting_seconds: float = 0.0  # the thread that calls it waited for the GPU
+    gpu_seconds: float = 0.0
+    fired_hot: int = 0  # neurons, in steps that were looked at
+    fired_cold: int = 0
+
+    def __sub__(self, before: "Reading") -> "Reading":
+        return Reading(
+            self.waiting_seconds - before.waiting_seconds,
+            self.gpu_seconds - before.gpu_seconds,
+            self.fired_hot - before.fired_hot,
+            self.fired_cold - before.fired_cold,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Numbers:
     """Totals since the start, then the present state. Tokens, choices, steps, bytes; seconds of the engine's clock."""
 
@@ -25,6 +43,8 @@ class Numbers:
     model_seconds: float = 0.0  # of both, inside the model
     waiting_seconds: float = 0.0  # of those, the engine's thread waited for the GPU
     gpu_seconds: float = 0.0  # the GPU worked; it does so beside the CPU
+    decode_waiting_seconds: float = 0.0  # the parts of both that decode steps took
+    decode_gpu_seconds: float = 0.0
     fired_hot: int = 0  # firings counted in the steps that were watched: on the GPU …
     fired_cold: int = 0  # … and on the CPU
     slots: int = 0
@@ -38,6 +58,10 @@ class Numbers:
     def cpu_seconds(self) -> float:
         """The engine's thread and its helpers computed: all of the steps but the waiting."""
         return self.prompt_seconds + self.decode_seconds - self.waiting_seconds
+
+    @property
+    def decode_cpu_seconds(self) -> float:
+        return self.decode_seconds - self.decode_waiting_seconds
 
     @property
     def hot_share(self) -> float | None:

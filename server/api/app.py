@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 
 from fastapi import FastAPI
-from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from server.api import chat, completions, docs, errors, health, map, metrics, models, page, props, tokens
 from server.api.bounds import USUAL, Bounds, Limits
+from server.api.cors import Cors
 from server.api.documents import ERRORS
 from server.api.envelope import Envelope
 from server.api.hosts import Hosts
@@ -39,11 +39,5 @@ def build_app(service: Service, door: Door = OPEN) -> ASGIApp:
     for part in ROUTES:
         app.include_router(part.router)
     inner: ASGIApp = Keys(Bounds(app, door.limits), door.keys)
-    inner = with_cors(inner, door.origins) if door.origins else inner
+    inner = Cors(inner, door.origins) if door.origins else inner
     return Envelope(inner if door.hosts is None else Hosts(inner, door.hosts))
-
-
-def with_cors(app: ASGIApp, origins: tuple[str, ...]) -> ASGIApp:
-    """Pages of `origins` ("*": of any) may ask; keys go in headers, so no cookies are let through."""
-    exposed = ("x-request-id", "retry-after")
-    return CORSMiddleware(app, allow_origins=origins, allow_methods=("GET", "POST"), allow_headers=("*",), expose_headers=exposed)

@@ -18,12 +18,17 @@ class TextPart(BaseModel):
 
 
 class Message(BaseModel):
-    """`developer` is the newer name of `system`."""
+    """`developer` is the newer name of `system`. The fields that only null fits are there so that an answer may be sent back as it came."""
 
     model_config = STRICT
     role: Literal["system", "developer", "user", "assistant"]
     content: Text | list[TextPart]
     name: Text | None = None
+    refusal: refusing("answers are never refused") = None  # type: ignore[valid-type]
+    tool_calls: refusing(NO_TOOLS) = None  # type: ignore[valid-type]
+    function_call: refusing(NO_TOOLS) = None  # type: ignore[valid-type]
+    audio: refusing("there is no audio") = None  # type: ignore[valid-type]
+    annotations: refusing("there are none") = None  # type: ignore[valid-type]
 
     @property
     def plain(self) -> dict[str, str]:

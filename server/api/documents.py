@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-Finish = Literal["stop", "length", "cancelled"]
+Finish = Literal["stop", "length"]  # who cancels is gone, and reads nothing
 
 
 class ErrorInside(BaseModel):

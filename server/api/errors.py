@@ -12,7 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from server.bridge import Closed, QueueFull
+from server.bridge import Closed, EngineLost, QueueFull
 from server.engine import StepFailed
 from server.guide import GuideFailed
 from server.watching import TooManyWatchers
@@ -66,6 +66,11 @@ class UnknownHost(Exception):
         super().__init__(f"this server does not answer to the host {asked[:100]!r}; start it with --allow-host NAME if it should")
 
 
+class NotAllowed(Exception):
+    def __init__(self, what: str) -> None:
+        super().__init__(f"a page of another origin may not ask this ({what}); --cors-origin names those that may, with GET and POST")
+
+
 class TooSlow(Exception):
     def __init__(self, limit_seconds: float) -> None:
         super().__init__(f"the body did not come within {limit_seconds:g} seconds")
@@ -96,6 +101,7 @@ TABLE: dict[type[Exception], Answer] = {
     NoChatTemplate: Answer(400, "invalid_request_error", "no_chat_template"),
     GuideFailed: Answer(400, "invalid_request_error", "grammar_failed"),
     Unauthorized: Answer(401, "authentication_error", "invalid_api_key", {"www-authenticate": "Bearer"}),
+    NotAllowed: Answer(400, "invalid_request_error", "cors_refused"),
     UnknownHost: Answer(403, "invalid_request_error", "host_not_allowed"),
     TooSlow: Answer(408, "invalid_request_error", "request_timeout"),
     TooManyHeaders: Answer(431, "invalid_request_error", "headers_too_large"),
@@ -104,6 +110,7 @@ TABLE: dict[type[Exception], Answer] = {
     TooManyWatchers: Answer(503, "overloaded_error", "too_many_watchers", RETRY),
     Loading: Answer(503, "overloaded_error", "loading", RETRY),
     Closed: Answer(503, "overloaded_error", "shutting_down", RETRY),
+    EngineLost: Answer(503, "server_error", "engine_stopped", RETRY),
     StepFailed: Answer(500, "server_error", "step_failed"),
 }
 STATUS_CODES = {404: "not_found", 405: "method_not_allowed"}

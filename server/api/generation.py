@@ -12,18 +12,19 @@ from starlette.types import Receive
 from server.api.answers import Request, Shape
 from server.api.errors import body_of
 from server.api.sse import DONE, EventStream, event, watch
-from server.bridge import Job
+from server.bridge import Closed, EngineLost, Job
 from server.engine import StepFailed
 from server.guide import GuideFailed
 from server.sequence import Delta
 from server.timings import Timings, told
 
 log = logging.getLogger("server.api")
+ENDS = (StepFailed, GuideFailed, Closed, EngineLost)  # of a text, in the middle of it
 Events = AsyncIterator[tuple[int, Delta]]
 
 
 async def answer(shape: Shape, receive: Receive) -> Response:
-    """Submits the request's sequences and answers; QueueFull, Closed, StepFailed and GuideFailed go to the table of errors."""
+    """Submits the request's sequences and answers; whatever ends them goes to the table of errors."""
     if shape.request.service.log_prompts:
         log.info("%s asks %r", shape.request.asked.id, [prompt.text for prompt in shape.request.asked.prompts])
     job = shape.request.service.bridge.submit(shape.request.asked.sequences)
@@ -76,7 +77,7 @@ async def chunks(shape: Shape, first: tuple[int, Delta], events: Events) -> Asyn
             for place, choice in enumerate(made):
                 last = {"timings": timings_of(shape.request)} if not left and place == len(made) - 1 else {}
                 yield event(shape.frame([choice], created, streamed=True) | usage | last)
-    except (StepFailed, GuideFailed) as error:
+    except ENDS as error:
         yield event(body_of(error))
         return
     if wants_usage:

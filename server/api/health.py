@@ -3,7 +3,6 @@
 from fastapi import APIRouter, Request
 
 from server.api.documents import HealthAnswer
-from server.bridge import Closed
 from server.service import Service
 
 router = APIRouter()
@@ -14,5 +13,5 @@ router = APIRouter()
 async def health(request: Request) -> HealthAnswer:
     service: Service = request.app.state.service
     if not service.bridge.alive:
-        raise Closed
+        raise service.bridge.ended
     return HealthAnswer(status="ok", unfinished=service.bridge.unfinished)

@@ -4,13 +4,10 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel
 
 from placement.artefact import Placement
-from placement.budget import Budget
-from server.held import Held
-from server.measured import Measured
+from server.measured import Bytes, Measured, planned_bytes, planned_seconds
 from server.service import Service
 
 router = APIRouter()
-Bytes = dict[str, int]
 
 
 class Slots(BaseModel):
@@ -32,7 +29,7 @@ class Cache(BaseModel):
 
 
 class StepSeconds(BaseModel):
-    """Means over all steps. The GPU works beside the CPU; what the CPU computes and its waiting are the step."""
+    """Of a decode step, the mean. The GPU works beside the CPU; what the CPU computes and its waiting are the step."""
 
     gpu: float | None
     cpu: float | None
@@ -107,46 +104,26 @@ def cache(seen: Measured) -> Cache:
 
 
 def planned(plan: Placement) -> Planned:
-    expected = plan.expected
     return Planned(
-        tokens_per_second=expected.tokens_per_second,
+        tokens_per_second=plan.expected.tokens_per_second,
         hot_share=plan.served_in_all,
         hot_neurons=plan.hot_of_layer,
-        vram_bytes=None if plan.vram is None else spent(plan.vram),
-        ram_bytes=spent(plan.ram),
-        seconds=StepSeconds(gpu=expected.gpu_seconds, cpu=expected.cpu_seconds, waiting=expected.transfer_seconds),
+        vram_bytes=None if plan.vram is None else planned_bytes(plan.vram),
+        ram_bytes=planned_bytes(plan.ram),
+        seconds=StepSeconds(**planned_seconds(plan)),
         assumptions=plan.assumptions,
     )
 
 
-def spent(budget: Budget) -> Bytes:
-    return {line.name: line.bytes for line in budget.lines} | {"in all": budget.used_bytes, "limit": budget.limit_bytes}
-
-
 def measured(seen: Measured, plan: Placement | None) -> Side:
-    """Lines have the plan's names; what is one number in the plan and nobody's tensor (workspace, margin) is in the sum only."""
-    numbers, held, memory = seen.numbers, seen.held, seen.memory
-    spine = {} if held is None else {"spine": held.spine_bytes, "KV cache": held.kv_bytes}
-    on_gpu = None if memory.vram is None or held is None else {**spine, **hot_bytes(held), "in all": memory.vram}
-    ram = {"in all": memory.resident} if held is None else {**cold_bytes(held), "in all": memory.resident}
     return Side(
         tokens_per_second=seen.sequence_tokens_per_second,
         hot_share=seen.hot_share,
-        hot_neurons=None if held is None else layers(held.hot, 1 if plan is None else plan.n_experts),
-        vram_bytes=on_gpu,
-        ram_bytes=ram if on_gpu is not None else spine | ram,
-        seconds=StepSeconds(
-            gpu=seen.per_step(numbers.gpu_seconds), cpu=seen.per_step(numbers.cpu_seconds), waiting=seen.per_step(numbers.waiting_seconds)
-        ),
+        hot_neurons=None if seen.held is None else layers(seen.held.hot, 1 if plan is None else plan.n_experts),
+        vram_bytes=seen.vram_bytes,
+        ram_bytes=seen.ram_bytes,
+        seconds=StepSeconds(**seen.step_seconds),
     )
-
-
-def hot_bytes(held: Held) -> Bytes:
-    return {"hot neurons": held.hot_bytes} | ({"predictors": held.mask_bytes} if held.mask_bytes else {})
-
-
-def cold_bytes(held: Held) -> Bytes:
-    return {"cold neurons": held.cold_bytes} | ({"predictors": held.predictor_bytes} if held.predictor_bytes else {})
 
 
 def layers(hot: tuple[int, ...], n_experts: int) -> list[int]:

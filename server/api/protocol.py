@@ -8,30 +8,51 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from server.api.bounds import USUAL
+from server.api.envelope import new_id
 from server.api.errors import error_body
 
 HEADER_SECONDS = 30
 
 
 class Protocol(H11Protocol):
-    """HTTP/1.1. A connection that has sent no whole request within HEADER_SECONDS is closed."""
+    """HTTP/1.1. A connection on which no whole request has come within HEADER_SECONDS, the first or a later one, is closed."""
+
+    _silence: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._silence = self.loop.call_later(HEADER_SECONDS, self._close_if_silent)
+        self._time_silence()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The clock stops: it would keep the connection, its last request and all that hangs on it for HEADER_SECONDS more."""
-        self._silence.cancel()
+        self._forget_silence()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """An answer is dated when its request came: there is no clock that would do it (`Sleeper`)."""
         self.server_state.default_headers = [(b"date", formatdate(usegmt=True).encode()), *self.config.encoded_headers]
         super().data_received(data)
+        self._time_silence()
+
+    def _time_silence(self) -> None:
+        """The clock runs from the first byte after an answer; more bytes do not set it back, only a request stops it."""
+        if self._answers:
+            self._forget_silence()
+        elif self._silence is None:
+            self._silence = self.loop.call_later(HEADER_SECONDS, self._close_if_silent)
+
+    def _forget_silence(self) -> None:
+        if self._silence is not None:
+            self._silence.cancel()
+            self._silence = None
+
+    @property
+    def _answers(self) -> bool:
+        """Whether there is a request that is not answered to its end."""
+        return self.cycle is not None and not self.cycle.response_complete
 
     def _close_if_silent(self) -> None:
-        if self.cycle is None:
+        if not self._answers:
             self.transport.close()
 
     def send_400_response(self, msg: str) -> None:
@@ -44,6 +65,7 @@ class Protocol(H11Protocol):
         message = f"this is not an HTTP request, or its headers are larger than {USUAL.header_bytes} bytes"
         body = json.dumps(error_body(message, "invalid_request_error", None, "bad_http")).encode()
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), (b"connection", b"close")]
+        headers += [(b"x-request-id", new_id().encode())]
         for event in (h11.Response(status_code=400, headers=headers), h11.Data(data=body), h11.EndOfMessage()):
             self.transport.write(self.conn.send(event) or b"")
         self.transport.close()

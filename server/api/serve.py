@@ -1,8 +1,10 @@
 """Serving until told to stop: uvicorn on a socket that is already open, and an orderly end."""
 
+import asyncio
 import logging
 import signal
 import socket
+from math import ceil
 from types import FrameType
 
 import uvicorn
@@ -14,9 +16,10 @@ from server.api.tidying import Tidying
 from server.service import Service
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+LAST_WORDS_SECONDS = 2  # after the drain: to say so to whoever is not finished; who does not read it is cut off
 
 
-def settings(service: Service, door: Door, drain_seconds: int) -> uvicorn.Config:
+def settings(service: Service, door: Door, drain_seconds: float) -> uvicorn.Config:
     """Our own lines say what is needed, so uvicorn's are off."""
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     return uvicorn.Config(
@@ -28,7 +31,7 @@ def settings(service: Service, door: Door, drain_seconds: int) -> uvicorn.Config
         access_log=False,
         server_header=False,
         lifespan="off",
-        timeout_graceful_shutdown=drain_seconds,
+        timeout_graceful_shutdown=ceil(drain_seconds + LAST_WORDS_SECONDS),
     )
 
 
@@ -36,19 +39,21 @@ def serve(service: Service, taken: socket.socket, door: Door, drain_seconds: int
     """Returns after SIGTERM or Ctrl-C, when running requests are done or `drain_seconds` have passed."""
     for number in STOP_SIGNALS:
         signal.signal(number, told)  # uvicorn acts on a signal, then gives it back to us: it has done its work
-    Draining(settings(service, door, drain_seconds), service).run(sockets=[taken])
+    Draining(settings(service, door, drain_seconds), service, drain_seconds).run(sockets=[taken])
 
 
 class Draining(Sleeper):
-    """Before it waits for running requests, it ends those that would run for ever."""
+    """Before it waits for running requests, it ends those that would run for ever; after `drain_seconds`, all that still run."""
 
-    def __init__(self, settings: uvicorn.Config, service: Service) -> None:
+    def __init__(self, settings: uvicorn.Config, service: Service, drain_seconds: float) -> None:
         super().__init__(settings)
-        self.service = service
+        self.service, self.drain_seconds = service, drain_seconds
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self.service.watch.close()
+        over = asyncio.get_running_loop().call_later(self.drain_seconds, self.service.bridge.close)
         await super().shutdown(sockets)
+        over.cancel()
 
 
 def told(number: int, frame: FrameType | None) -> None:

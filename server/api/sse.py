@@ -13,11 +13,16 @@ from server.bridge import Job
 
 SLOWEST_SECONDS = 30.0
 DONE = "data: [DONE]\n\n"
+LINE_BREAKS = {
+    ord(mark): f"\\u{ord(mark):04x}" for mark in "\x85\u2028\u2029"
+}  # to Unicode, not to SSE: readers that split texts break there
 HEADERS = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache", "x-accel-buffering": "no"}
 
 
 def event(data: dict[str, Any]) -> str:
-    return f"data: {json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(',', ':'))}\n\n"
+    """One event on one line, whatever a reader takes for the end of a line."""
+    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return f"data: {text.translate(LINE_BREAKS)}\n\n"
 
 
 def watch(receive: Receive, job: Job) -> asyncio.Task[None]:

@@ -1,5 +1,6 @@
 """What a chat request asks for: messages become one prompt through the model's chat template."""
 
+from collections.abc import Iterable
 from functools import partial
 
 from models.chat import ChatRefused
@@ -15,11 +16,14 @@ async def ask_chat(body: ChatRequest, service: Service) -> Asked:
     check_model(body.model, service)
     check_together(body)
     check_chat(body)
-    characters = sum(len(str(message.plain)) for message in body.messages)
-    prompt = await in_a_thread(partial(read_messages, body.messages, service), characters, service)
+    prompt = await in_a_thread(partial(read_messages, body.messages, service), characters_of_messages(body.messages), service)
     max_tokens = service.context if body.limit is None else body.limit
     check_prompts((prompt,), "messages", max_tokens, service)
     return await assemble(body, (prompt,), read_params(body, max_tokens, service), service, "chatcmpl")
+
+
+def characters_of_messages(messages: Iterable[Message]) -> int:
+    return sum(len(message.plain["content"]) for message in messages)
 
 
 def check_chat(body: ChatRequest) -> None:

@@ -12,7 +12,7 @@ from server.api.errors import BadRequest
 from server.api.fields import STRICT, Text, TokenId
 from server.api.prompts import check_ids
 from server.api.reading import in_a_thread
-from server.api.talk import read_messages
+from server.api.talk import characters_of_messages, read_messages
 from server.service import Service
 
 router = APIRouter()
@@ -51,7 +51,8 @@ class DetokenizeAnswer(BaseModel):
 @router.post("/tokenize")
 async def tokenize(body: TokenizeRequest, request: Request) -> TokenizeAnswer:
     service: Service = request.app.state.service
-    ids = await in_a_thread(partial(ids_of, body, service), len(body.content or ""), service)
+    characters = len(body.content or "") + characters_of_messages(body.messages or ())
+    ids = await in_a_thread(partial(ids_of, body, service), characters, service)
     tokens: Any = [Piece(id=token, piece=service.tokenizer.piece(token)) for token in ids] if body.with_pieces else ids
     return TokenizeAnswer(tokens=tokens, count=len(ids), max_model_len=service.context)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from models.step import Step
 from models.tokenizer import Tokenizer
-from server.bridge import Bridge, Closed, Job, QueueFull
+from server.bridge import Bridge, Closed, EngineLost, Job, QueueFull
 from server.engine import Engine, StepFailed
 from server.pace import Pace
 from server.scheduler import Scheduler
@@ -187,13 +187,15 @@ def gone() -> None:
 
 def test_when_the_device_is_lost_everybody_hears_of_it_and_nobody_new_is_taken(tokenizer: Tokenizer) -> None:
     async def story(bridge: Bridge) -> None:
-        jobs = [bridge.submit(some(tokenizer)) for _ in range(4)]
+        running, *waiting = [bridge.submit(some(tokenizer)) for _ in range(4)]
         model.all_asked.set()
-        for job in jobs:
-            with pytest.raises(StepFailed):
+        with pytest.raises(StepFailed):
+            await finished(running)
+        for job in waiting:
+            with pytest.raises(EngineLost, match="device no longer answers"):
                 await finished(job)
         assert not bridge.alive
-        with pytest.raises(Closed):
+        with pytest.raises(EngineLost):
             bridge.submit(some(tokenizer))
 
     model = Lost()
@@ -214,7 +216,7 @@ def test_whoever_is_not_finished_when_the_bridge_stops_is_told(tokenizer: Tokeni
             await asyncio.sleep(0.01)
         model.gate.release(9)  # the step under way, and those that come before the word to stop does: fewer than the text has
         assert await stopping
-        with pytest.raises(StepFailed):
+        with pytest.raises(Closed):
             await finished(job)
 
     with running_service(tokenizer, model, slots=1) as service:

@@ -13,8 +13,12 @@ from models.step import Step
 from models.tokenizer import Tokenizer
 from server.engine import Engine, StepFailed
 from server.guide import GuideFailed
+from server.numbers import Reading
+from server.pace import Pace
 from server.sampling import score
+from server.scheduler import Scheduler
 from server.sequence import Delta, Event, Failed, Params, Sequence
+from server.slots import Slots
 from tests.server.fakes import EOS, VOCAB, MemoryModel, build_engine, build_sequence, greedy, logits_after
 
 GREEDY = Params(max_tokens=6, temperature=0)
@@ -355,6 +359,63 @@ def test_when_the_first_choice_is_cancelled_the_others_go_on(tokenizer: Tokenize
     engine.cancel(twins[0])
     run(engine)
     assert [one.output for one in twins[1:]] == [greedy(prompt, 6)] * 2
+
+
+def test_whoever_hears_of_an_end_sees_it_in_the_numbers(tokenizer: Tokenizer) -> None:
+    """Of a text that ends, one that fails, one that is cancelled, and all that are given up."""
+    engine = build_engine(MemoryModel(broken_token=13))
+    seen: list[tuple[int, int, int]] = []
+
+    def look(event: Event) -> None:
+        numbers = engine.numbers
+        seen.append((numbers.slots_busy, numbers.written_tokens, numbers.failed + sum(numbers.finished.values())))
+
+    for token in (1, 13, 2, 3):
+        sequence, _ = build_sequence(tokenizer, [token], GREEDY)
+        sequence.emit = look
+        engine.submit(sequence)
+        if token in (1, 13):
+            run(engine)
+        elif token == 2:
+            engine.cancel(sequence)
+    engine.abandon(RuntimeError())
+    assert seen == [*((int(n < 6), n, int(n == 6)) for n in range(1, 7)), (0, 6, 2), (0, 6, 3), (0, 6, 4)]
+
+
+TICK = 2**-10  # seconds
+
+
+class SplitModel(MemoryModel):
+    """A step takes four ticks, of which it waits one, or three where it writes; the GPU works two. It had counted before."""
+
+    now = 100.0
+    counted = Reading(50.0, 60.0, 7, 8)
+
+    def __call__(self, step: Step) -> torch.Tensor:
+        self.now += 4 * TICK
+        waited = TICK if len(step) > 1 else 3 * TICK
+        old = self.counted
+        self.counted = Reading(old.waiting_seconds + waited, old.gpu_seconds + 2 * TICK, old.fired_hot + 3, old.fired_cold + 1)
+        return super().__call__(step)
+
+    def read(self) -> Reading:
+        return self.counted
+
+
+def test_the_time_of_steps_is_split_into_gpu_cpu_and_waiting(tokenizer: Tokenizer) -> None:
+    """A prompt of 20 tokens in three steps, five more for six tokens; what a failed one took is nobody's."""
+    model = SplitModel(broken_token=13)
+    engine = Engine(model, Scheduler(Slots(2), Pace(8)), 64, clock=lambda: model.now, meter=model)
+    start(engine, [build_sequence(tokenizer, [1] * 20, GREEDY)[0]])
+    run(engine)
+    start(engine, [build_sequence(tokenizer, [13, 1], GREEDY)[0]])
+    run(engine)
+    found = engine.numbers
+    assert (found.prompt_steps, found.decode_steps) == (3, 5)
+    assert (found.prompt_seconds, found.decode_seconds) == (12 * TICK, 20 * TICK)
+    assert (found.waiting_seconds, found.gpu_seconds, found.cpu_seconds) == (18 * TICK, 16 * TICK, 14 * TICK)
+    assert (found.decode_waiting_seconds, found.decode_gpu_seconds, found.decode_cpu_seconds) == (15 * TICK, 10 * TICK, 5 * TICK)
+    assert (found.fired_hot, found.fired_cold, found.hot_share) == (24, 8, 0.75)
 
 
 def test_the_next_turn_reads_only_what_is_new(tokenizer: Tokenizer) -> None:

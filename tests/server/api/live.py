@@ -11,10 +11,10 @@ from server.service import Service
 
 
 @contextmanager
-def live_server(service: Service, door: Door = OPEN, taken: socket.socket | None = None) -> Iterator[str]:
+def live_server(service: Service, door: Door = OPEN, taken: socket.socket | None = None, drain_seconds: float = 5) -> Iterator[str]:
     """Yields its address, http://127.0.0.1:PORT. `taken`: a socket that listens already."""
     listening = taken or socket.create_server(("127.0.0.1", 0))
-    server = Draining(settings(service, door, drain_seconds=5), service)
+    server = Draining(settings(service, door, drain_seconds), service, drain_seconds)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
     try:

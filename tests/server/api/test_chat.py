@@ -102,6 +102,18 @@ def test_log_probabilities_token_by_token(client: openai.OpenAI, stream: bool, n
         assert all(entry.logprob <= max([one.logprob for one in entry.top_logprobs], default=0) for entry in own)
 
 
+def test_an_answer_may_be_sent_back_as_it_came(client: openai.OpenAI) -> None:
+    """The usual loop: the message of the answer, null fields and all, then the next question."""
+    first = client.chat.completions.create(model="fake", messages=HELLO, max_tokens=6, temperature=0).choices[0].message
+    question = {"role": "user", "content": "More"}
+    wanted = list(f"{RENDERED}{said(6)}<|im_end|>\n<|im_start|>user\nMore<|im_end|>\n<|im_start|>assistant\n".encode())
+    nulls = dict.fromkeys(("refusal", "tool_calls", "function_call", "audio", "annotations", "name"))
+    for sent_back in (first, first.model_dump(), {"role": "assistant", "content": first.content} | nulls):
+        talk: Any = [*HELLO, sent_back, question]
+        again = client.chat.completions.create(model="fake", messages=talk, max_tokens=6, temperature=0)
+        assert again.choices[0].message.content == bytes(greedy(wanted, 6)).decode()
+
+
 def test_without_a_limit_an_answer_fills_the_context(client: openai.OpenAI) -> None:
     answer = client.chat.completions.create(model="fake", messages=HELLO)
     assert answer.choices[0].finish_reason == "length"
@@ -160,6 +172,8 @@ def test_completions_take_a_form_too(client: openai.OpenAI) -> None:
         ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]}, "messages"),
         ({"messages": [{"role": "user", "content": "\ud800"}]}, "messages"),
         ({"messages": [{"content": "x"}]}, "messages"),
+        ({"messages": [{"role": "assistant", "content": "x", "tool_calls": [{"id": "1"}]}]}, "messages"),
+        ({"messages": [{"role": "assistant", "content": "x", "refusal": "no"}]}, "messages"),
         ({"messages": [{"role": "user", "content": "x"}] * 4097}, "messages"),
         ({"max_tokens": 0}, "max_tokens"),
         ({"max_completion_tokens": -1}, "max_completion_tokens"),

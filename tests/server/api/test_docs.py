@@ -31,6 +31,12 @@ def test_every_route_and_every_field_is_told(app: ASGIApp) -> None:
     assert "<code>stop</code>: string (at least 1 characters, at most 256 characters) or list of string" in page
 
 
+def test_a_finished_choice_says_stop_or_length(app: ASGIApp) -> None:
+    schemas = ask(app, "GET", "/openapi.json").json()["components"]["schemas"]
+    for name in ("TextChoice", "ChatChoice"):
+        assert schemas[name]["properties"]["finish_reason"]["anyOf"] == [{"type": "string", "enum": ["stop", "length"]}, {"type": "null"}]
+
+
 def test_nothing_comes_from_elsewhere(app: ASGIApp) -> None:
     answer = ask(app, "GET", "/docs")
     assert "default-src 'none'" in answer.headers["content-security-policy"]

@@ -96,6 +96,24 @@ def test_pages_of_an_origin_that_was_named_may_ask_and_no_others(locked: ASGIApp
     assert answer.headers["access-control-allow-origin"] == "http://localhost:3000"
 
 
+@pytest.mark.parametrize("changed", [{"origin": "http://evil.example"}, {"access-control-request-method": "DELETE"}])
+def test_a_refused_preflight_has_our_shape(locked: ASGIApp, changed: dict[str, str]) -> None:
+    answer = ask(locked, "OPTIONS", "/v1/completions", headers=PREFLIGHT | changed)
+    assert answer.status_code == 400
+    assert checked(answer)["code"] == "cors_refused"
+    assert "--cors-origin" in checked(answer)["message"]
+    assert ("access-control-allow-origin" in answer.headers) == ("origin" not in changed)
+
+
+def test_a_named_origin_from_the_internet_may_ask_this_machine(locked: ASGIApp) -> None:
+    """Chromium asks for that in so many words."""
+    private = PREFLIGHT | {"access-control-request-private-network": "true"}
+    allowed = ask(locked, "OPTIONS", "/v1/completions", headers=private)
+    assert (allowed.status_code, allowed.headers["access-control-allow-private-network"]) == (200, "true")
+    refused = ask(locked, "OPTIONS", "/v1/completions", headers=private | {"origin": "http://evil.example"})
+    assert (refused.status_code, "access-control-allow-origin" in refused.headers) == (400, False)
+
+
 def test_no_page_may_ask_unless_told(service: Service) -> None:
     for method, headers in (("OPTIONS", PREFLIGHT), ("GET", {"origin": "http://localhost:3000"})):
         answer = ask(build_app(service), method, "/v1/models", headers=headers)
@@ -110,6 +128,15 @@ def test_a_request_may_bring_its_own_id(service: Service) -> None:
 def test_an_id_that_would_spoil_a_log_is_replaced(service: Service, own: bytes) -> None:
     found = ask(build_app(service), "GET", "/health", headers={"x-request-id": own}).headers["x-request-id"]
     assert found.startswith("req_")
+
+
+@pytest.mark.parametrize("path", ["/v1/models/a%0a2026-01-01%20forged", "/%1b%5b2J", "/%c3%a4", "/" + "x" * 5000])
+def test_a_path_that_would_spoil_a_log_is_written_as_it_was_sent(service: Service, caplog: pytest.LogCaptureFixture, path: str) -> None:
+    with caplog.at_level("INFO", logger="server.access"), live_server(service) as url:
+        assert httpx.get(url + path, verify=False).status_code == 404
+    (line,) = [record.getMessage() for record in caplog.records if record.name == "server.access"]
+    assert line.isprintable()
+    assert f"GET {path[:256]} 404" in line
 
 
 def test_a_body_that_does_not_come_is_a_408(service: Service) -> None:
@@ -194,6 +221,7 @@ def test_what_is_no_http_is_a_400_in_our_shape(service: Service, data: bytes) ->
         head, _, body = sent(url, data).partition(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 400")
         assert httpx.Response(400, content=body).json()["error"]["type"] == "invalid_request_error"
+        assert b"\r\nx-request-id: req_" in head
         assert httpx.get(f"{url}/health", verify=False).status_code == 200
 
 
@@ -219,6 +247,40 @@ def test_who_connects_and_says_nothing_is_hung_up_on(service: Service, monkeypat
     monkeypatch.setattr(protocol, "HEADER_SECONDS", 0.05)
     with live_server(service) as url:
         assert sent(url, b"GET /health HTT") == b""
+
+
+def is_hung_up_on(connection: socket.socket, within_seconds: float) -> bool:
+    """While it sends a byte now and then."""
+    until = time.monotonic() + within_seconds
+    try:
+        while time.monotonic() < until:
+            connection.sendall(b"x")
+            time.sleep(0.02)
+    except OSError:
+        return True
+    return False
+
+
+def test_a_second_request_that_does_not_come_to_its_end_is_hung_up_on_too(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Byte by byte, after a first request that was answered."""
+    monkeypatch.setattr(protocol, "HEADER_SECONDS", 0.3)
+    with live_server(service) as url:
+        host, port = url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=10) as connection:
+            connection.sendall(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n")
+            assert connection.recv(65536).startswith(b"HTTP/1.1 200")
+            assert is_hung_up_on(connection, within_seconds=5)
+
+
+def test_an_answer_that_takes_longer_than_a_silence_may_is_given(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also on a connection that was used before; a request stops the clock."""
+    monkeypatch.setattr(protocol, "HEADER_SECONDS", 0.05)
+    slow: dict[str, Any] = {"prompt": "x", "max_tokens": 60, "n": 100}
+    with live_server(service) as url, httpx.Client(base_url=url, verify=False, timeout=30) as client:
+        for _ in range(2):
+            began = time.monotonic()
+            assert client.post("/v1/completions", json=slow).status_code == 200
+            assert time.monotonic() - began > 0.1
 
 
 def test_the_server_does_not_say_what_it_is_made_of(service: Service) -> None:

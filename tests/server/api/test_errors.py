@@ -218,6 +218,24 @@ def test_a_stopped_engine_is_not_healthy(tokenizer: Tokenizer) -> None:
         assert checked(answer)["code"] == "shutting_down"
 
 
+def test_when_the_gpu_is_lost_health_says_so_and_requests_are_a_503(tokenizer: Tokenizer) -> None:
+    """The one whose step it was is a 500, whoever comes later a 503 that does not say that somebody stopped the server."""
+
+    def lost() -> None:
+        raise RuntimeError("no such device")
+
+    with running_service(tokenizer, MemoryModel(broken_token=7)) as service:
+        app = build_app(service)
+        service.bridge._engine._recover = lost
+        assert complaint(app, 500, json={"prompt": [7]})["code"] == "step_failed"
+        while service.bridge.alive:
+            pass
+        assert complaint(app, 503, json={"prompt": "x"})["code"] == "engine_stopped"
+        answer = ask(app, "GET", "/health")
+        assert answer.status_code == 503
+        assert checked(answer)["code"] == "engine_stopped"
+
+
 def test_no_prompt_is_in_the_log(app: ASGIApp, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("DEBUG"):
         ask(app, "POST", PATH, json={"prompt": "my secret"})

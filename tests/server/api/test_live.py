@@ -201,6 +201,17 @@ def test_half_a_character_never_leaves(client: openai.OpenAI) -> None:
     assert all(not re.search("[\ud800-\udfff]", part) for part in shown)
 
 
+@pytest.mark.parametrize("mark", ["\x85", "\u2028", "\u2029", "\x0b"])
+def test_an_event_stays_one_line_for_whoever_splits_texts(client: openai.OpenAI, url: str, mark: str) -> None:
+    """httpx ends a line at every one of these."""
+    body: dict[str, Any] = {"prompt": f"a{mark}b", "echo": True, "max_tokens": 1, "temperature": 0}
+    with httpx.stream("POST", f"{url}/v1/completions", json=body | {"stream": True}, verify=False) as answer:
+        lines = [line for line in answer.iter_lines() if line]
+    parts = [json.loads(line.removeprefix("data: ")) for line in lines[:-1]]
+    assert lines[-1] == "data: [DONE]"
+    assert "".join(part["choices"][0]["text"] for part in parts) == f"a{mark}b" + written(f"a{mark}b", 1)
+
+
 def test_the_model_is_listed_and_another_is_not_there(client: openai.OpenAI) -> None:
     assert [model.id for model in client.models.list()] == ["fake"]
     assert client.models.retrieve("fake").owned_by == "thermocline"

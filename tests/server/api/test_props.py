@@ -11,9 +11,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from models.tokenizer import Tokenizer
 from server.api.app import build_app
-from server.held import Held
+from server.held import Held, MemoryNow
 from server.numbers import Numbers
 from server.service import Service
+from tests.placement.makers import SPEC
+from tests.placement.test_plan import plan_for
 from tests.server.api.asking import ask, client_of
 from tests.server.fakes import GatedModel, MemoryModel, running_service
 
@@ -92,6 +94,39 @@ def test_the_share_that_the_gpu_serves_stands_in_both(tokenizer: Tokenizer) -> N
             assert ask(build_app(told), "GET", "/props").json()["placement"]["measured"]["hot_share"] == share
             assert metrics(told).get("thermocline_hot_share{source=measured}") == share
             assert metrics(told)["thermocline_firings_counted_total{side=gpu}"] == numbers.fired_hot
+
+
+def test_every_line_of_a_plan_with_a_gpu_stands_beside_what_was_measured(tokenizer: Tokenizer) -> None:
+    """In /props and, by the same words, in /metrics; a step's seconds are those of steps that write, as the plan's are."""
+    plan = plan_for(SPEC, 300)
+    assert plan.vram is not None
+    held = Held("card", 100, 30, 70, 10, hot=tuple(plan.hot), mask_bytes=3)
+    numbers = Numbers(prompt_steps=1, prompt_seconds=99.0, waiting_seconds=60.0, gpu_seconds=70.0)
+    numbers = replace(numbers, decode_steps=4, decode_seconds=2.0, decode_waiting_seconds=0.5, decode_gpu_seconds=1.0)
+    with running_service(tokenizer, MemoryModel()) as service:
+        service.bridge._engine.numbers = numbers
+        told = replace(service, held=held, plan=plan, expected_per_second=plan.expected.tokens_per_second)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(MemoryNow, "look", lambda: MemoryNow(5000, 400, 500))
+            shown, found = ask(build_app(told), "GET", "/props").json()["placement"], metrics(told)
+    planned, measured = shown["planned"], shown["measured"]
+    assert planned["vram_bytes"].keys() == {*(line.name for line in plan.vram.lines), "in all", "limit"}
+    assert measured["vram_bytes"] == {"spine": 100, "KV cache": 10, "hot neurons": 30, "predictors": 3, "in all": 400}
+    assert measured["vram_bytes"].keys() <= planned["vram_bytes"].keys() | {"predictors"}
+    assert measured["ram_bytes"] == {"cold neurons": 70, "in all": 5000}
+    assert measured["hot_neurons"] == planned["hot_neurons"] == plan.hot_of_layer
+    assert measured["seconds"] == {"gpu": 0.25, "cpu": 0.375, "waiting": 0.125}
+    assert 1 / (planned["seconds"]["cpu"] + planned["seconds"]["waiting"]) == pytest.approx(planned["tokens_per_second"])
+    assert planned["hot_share"] == plan.served_in_all > 0
+    for source, side in shown.items():
+        for memory in ("ram", "vram"):
+            for kind, size in side[f"{memory}_bytes"].items():
+                assert found[f"thermocline_{memory}_spent_bytes{{kind={kind}}}{{source={source}}}"] == size
+        for name, seconds in side["seconds"].items():
+            assert found[f"thermocline_decode_step_seconds{{side={name}}}{{source={source}}}"] == pytest.approx(seconds)
+        assert found[f"thermocline_hot_neurons{{source={source}}}"] == sum(side["hot_neurons"])
+    assert found["thermocline_hot_share{source=planned}"] == plan.served_in_all
+    assert found["thermocline_sequence_tokens_per_second{source=planned}"] == pytest.approx(planned["tokens_per_second"])
 
 
 def test_predictors_stand_among_the_bytes(service: Service) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from models.chat import ChatTemplate
 from models.paths import BUNDLED_MODEL
 from models.tokenizer import Tokenizer
 from server.api.app import build_app
+from server.api.reading import LARGE_CHARACTERS
 from server.grammars import Grammars
 from tests.server.api.asking import ask, checked
 from tests.server.fakes import MemoryModel, running_service
@@ -58,6 +60,24 @@ def test_pieces_show_what_each_token_stands_for(app: ASGIApp) -> None:
 def test_messages_are_what_a_chat_would_be(app: ASGIApp) -> None:
     messages = [{"role": "user", "content": "import"}, {"role": "user", "content": "os"}]
     assert tokenized(app, messages=messages)["tokens"] == tokenized(app, content="import|os|", add_special=True)["tokens"]
+
+
+@pytest.mark.parametrize("chat", [False, True])
+def test_large_texts_are_read_one_at_a_time(tokenizer: Tokenizer, chat: bool) -> None:
+    """Of messages too."""
+    asked: list[object] = []
+
+    class Noting(ThreadPoolExecutor):
+        def submit(self, *args: Any, **kwargs: Any) -> Any:
+            asked.append(args)
+            return super().submit(*args, **kwargs)
+
+    text = "x" * (LARGE_CHARACTERS + 1)
+    body: Any = {"messages": [{"role": "user", "content": text}]} if chat else {"content": text}
+    with running_service(tokenizer, MemoryModel()) as service, Noting(1) as large:
+        found = ask(build_app(replace(service, chat=TEMPLATE, large_texts=large)), "POST", "/tokenize", json=body).json()
+    assert found["count"] >= len(text)
+    assert len(asked) == 1
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from cpu_ops.describe import Block, place
-from cpu_ops.kernels.attention import CHUNK, LAYER, MOST_DIM, SEGMENT, WAVE, partial_floats
 from cpu_ops.kernels.attention import attend as attend_kernel
+from cpu_ops.kernels.attention_blocks import CHUNK, LAYER, MOST_DIM, SEGMENT, WAVE, partial_floats
 from cpu_ops.scratch import scratch
 from cpu_ops.tape import fresh, run
 from models import layers

@@ -17,7 +17,8 @@ from cpu_ops.kernels.product import product as product_kernel
 from cpu_ops.kernels.product_ffn import COLUMNS, ENTRY_BYTES, NEURONS
 from cpu_ops.kernels.product_ffn import down as down_kernel
 from cpu_ops.kernels.product_ffn import neurons as neurons_kernel
-from cpu_ops.kernels.tile_code import compiled_tile, tile_codes
+from cpu_ops.kernels.tile_code import tile_codes
+from cpu_ops.kernels.tile_library import compiled_tile
 from cpu_ops.kernels.widen import compiled_widen
 from cpu_ops.scratch import scratch
 from cpu_ops.tape import run

@@ -6,12 +6,14 @@ of four lanes each would take four times, converting, scaling and adding, is don
 """
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from llvmlite import ir
-
-from cpu_ops.kernels.byte_dot import has_wide_bytes
+from cpu_ops.kernels.group_runs import Width as Width  # the formats' words: they are imported from here
+from cpu_ops.kernels.group_runs import for_runs as for_runs
+from cpu_ops.kernels.group_runs import width_of as width_of
+from cpu_ops.kernels.group_shares import Share, scales_at, shares_of
+from cpu_ops.kernels.group_sums import GroupSums, totals_of
 from cpu_ops.kernels.ir import (
     CACHE_LINE,
     F32,
@@ -25,55 +27,20 @@ from cpu_ops.kernels.ir import (
     halves_to_floats,
     joined,
     load,
-    multiply_add,
     offset,
     pick,
     prefetch,
-    repeat,
     splat,
     store,
-    totals,
-    variable,
     vector,
 )
 from cpu_ops.kernels.row_code import Ahead, Row, RowCode
-from cpu_ops.kernels.target import target_of
+from cpu_ops.kernels.transpose import WORD_BYTES, transposed
 from models.bits import GROUP
 
 HALF = GROUP // 2
-WORDS, WORD_BYTES = 4, 4  # of a block
 FAR_LEVEL = 1
 SCALE_BYTES = 2
-
-
-class Width(NamedTuple):
-    """How many 32-bit lanes the target's vectors have, and how long runs are, in groups, longest first.
-
-    The scales of the longest run are in `order`.
-    """
-
-    lanes: int
-    runs: tuple[int, ...]
-    order: tuple[int, ...]
-
-    def lane_of(self, place: int, count: int) -> int:
-        """Where the scale of a group lies among those of its run."""
-        return self.order.index(place) if count == len(self.order) else place
-
-    @property
-    def blocks(self) -> list[int]:
-        """Which of `lanes` blocks of 16 bytes is in each lane of their `transposed` words."""
-        quarter = self.lanes // WORDS
-        return [vector * quarter + place for place in range(quarter) for vector in range(WORDS)]
-
-
-WIDE = Width(16, (16, 4, 1), tuple(range(16)))
-# Two groups multiplied at once have their scales in different halves of the vector: crossing the middle costs AVX2 three times as much.
-NARROW = Width(8, (8, 1), (0, 2, 4, 6, 1, 3, 5, 7))
-
-
-def width_of(builder: Builder) -> Width:
-    return WIDE if has_wide_bytes(target_of(builder)) else NARROW
 
 
 class Met(NamedTuple):
@@ -81,20 +48,6 @@ class Met(NamedTuple):
 
     values: tuple[Value, ...]
     starts: Value
-
-
-class Share(NamedTuple):
-    """Groups of a run that are multiplied at once.
-
-    They fill so many vectors; the product's int32 start from what lies `starts` bytes into the run's input; `spread` are the places of
-    its lanes' scales among those of the run.
-    """
-
-    first: int
-    groups: int
-    vectors: int
-    starts: int
-    spread: list[int]
 
 
 class GroupRowCode(RowCode):
@@ -148,27 +101,27 @@ class GroupRowCode(RowCode):
         def run(first: Value, count: int) -> None:
             there = offset(builder, prepared, first, self._met_bytes)
             scales = load(builder, offset(builder, x.scales, first, 4), vector(F32, count))
-            shares = self._shares(width, count)
+            shares = shares_of(width, count, self.sums)
             for share in shares:
                 values = self._values(builder, offset(builder, x.weights, builder.add(first, constant(I64, share.first)), GROUP), share)
                 for part, some in enumerate(values):
                     store(builder, some, _after(builder, there, share.first * GROUP + part * some.type.count))
                 store(builder, self.starts(builder, values), _after(builder, there, share.starts))
-            store(builder, pick(builder, scales, _met_order(width, count)), _after(builder, there, _scales_at(shares)))
+            store(builder, pick(builder, scales, width.met_order(count)), _after(builder, there, scales_at(shares)))
 
         for_runs(builder, k, run)
 
     def products(self, builder: Builder, rows: Sequence[Row], xs: Sequence[Value], k: Value) -> list[list[Value]]:
         width = width_of(builder)
-        sums = [[_Sums(builder, width.lanes, self.sums) for _ in xs] for _ in rows]
+        sums = [[GroupSums(builder, width.lanes, self.sums) for _ in xs] for _ in rows]
 
         def run(first: Value, count: int) -> None:
-            runs, shares = [offset(builder, x, first, self._met_bytes) for x in xs], self._shares(width, count)
+            runs, shares = [offset(builder, x, first, self._met_bytes) for x in xs], shares_of(width, count, self.sums)
             for row in rows:
                 self._ask_far(builder, row, first, count)
             for row, its in zip(rows, sums, strict=True):
-                scales = self._scales(builder, row, first, count, _met_order(width, count))
-                scaled = [builder.fmul(scales, load(builder, _after(builder, at, _scales_at(shares)), scales.type)) for at in runs]
+                scales = self._scales(builder, row, first, count, width.met_order(count))
+                scaled = [builder.fmul(scales, load(builder, _after(builder, at, scales_at(shares)), scales.type)) for at in runs]
                 for share in shares:
                     group = builder.add(first, constant(I64, share.first))
                     weights = self._weights(builder, offset(builder, row.weights, group, self.group_bytes), share)
@@ -177,20 +130,8 @@ class GroupRowCode(RowCode):
                         sum_of.add(builder, product, pick(builder, scale, share.spread))
 
         for_runs(builder, k, run)
-        found = _totals(builder, [sum_of for its in sums for sum_of in its])
+        found = totals_of(builder, [sum_of for its in sums for sum_of in its])
         return [found[first : first + len(xs)] for first in range(0, len(found), len(xs))]
-
-    def _shares(self, width: Width, count: int) -> list[Share]:
-        """How a run's groups are multiplied: the longest run's as many at once as fill four vectors, else one vector."""
-        vectors, order = (WORDS if count == width.runs[0] else 1), _met_order(width, count)
-        groups = min(vectors * width.lanes // self.sums, count)
-        lanes, starts, found = groups * self.sums // vectors, count * GROUP, []
-        words = width.blocks if vectors > 1 else range(lanes)
-        for first in range(0, count, groups):
-            spread = [order.index(first + word * vectors // self.sums) for word in words]
-            found.append(Share(first, groups, vectors, starts, spread))
-            starts += 4 * lanes
-        return found
 
     def _weights(self, builder: Builder, address: Value, share: Share) -> tuple[Value, ...]:
         size = share.groups * self.group_bytes // share.vectors
@@ -219,11 +160,11 @@ class GroupRowCode(RowCode):
                 for _ in rows:
                     ahead.ask()
             scales = [
-                builder.fmul(self._scales(builder, row, first, count, _sums_order(width, count)), splat(builder, factor, count))
+                builder.fmul(self._scales(builder, row, first, count, width.sums_order(count)), splat(builder, factor, count))
                 for row, factor in zip(rows, factors, strict=True)
             ]
             self.note(builder, scales, raw, first, k)
-            for place, groups in _shares(count, width.lanes // lanes):
+            for place, groups in _taken_at_once(count, width.lanes // lanes):
                 group = builder.add(first, constant(I64, place))
                 weights = [offset(builder, row.weights, group, self.group_bytes) for row in rows]
                 spread = [pick(builder, scale, _spread(width, place, groups, count, lanes)) for scale in scales]
@@ -254,53 +195,13 @@ def _after(builder: Builder, address: Value, nbytes: int) -> Value:
     return builder.add(address, constant(I64, nbytes))
 
 
-class _Sums:
-    """What one product has added up to so far: a chain as wide as vectors, and one for groups by themselves."""
-
-    def __init__(self, builder: Builder, lanes: int, narrow: int) -> None:
-        self._wide, self._narrow = (variable(builder, constant(vector(F32, count), 0.0)) for count in (lanes, narrow))
-
-    def add(self, builder: Builder, product: Value, scale: Value) -> None:
-        at = self._wide if product.type.count == self._wide.type.pointee.count else self._narrow
-        builder.store(multiply_add(builder, builder.sitofp(product, scale.type), scale, builder.load(at)), at)
-
-    def lanes(self, builder: Builder) -> Value:
-        """What is left to be added up, lane by lane."""
-        wide, narrow = builder.load(self._wide), builder.load(self._narrow)
-        while narrow.type.count < wide.type.count:
-            narrow = joined(builder, narrow, constant(narrow.type, 0.0))
-        return builder.fadd(wide, narrow)
-
-
-def _totals(builder: Builder, sums: Sequence[_Sums]) -> list[Value]:
-    """Each one's sum, as many shuffles for all as for one."""
-    both = totals(builder, [sum_of.lanes(builder) for sum_of in sums])
-    return [builder.extract_element(both, constant(I32, place)) for place in range(len(sums))]
-
-
 def _met_as(builder: Builder, vectors: Sequence[Value]) -> Sequence[Value]:
-    """One vector as it is; four `transposed`."""
-    return vectors if len(vectors) == 1 else transposed(builder, vectors)
-
-
-def transposed(builder: Builder, vectors: Sequence[Value]) -> list[Value]:
-    """Four vectors of blocks of four words -> the first words of all blocks, the second, …; a block is in lane `Width.blocks`.
-
-    Eight shuffles within 16 bytes, which cost the least of all.
-    """
+    """One vector as it is; four so that a lane is a block of 16 bytes."""
+    if len(vectors) == 1:
+        return vectors
     words = vector(I32, vectors[0].type.count // WORD_BYTES)
-    a, b, c, d = (builder.bitcast(each, words) for each in vectors)
-    halves = [(_interleaved(builder, a, b, half, 1), _interleaved(builder, c, d, half, 1)) for half in (0, 1)]
-    found = [_interleaved(builder, x, y, half, 2) for x, y in halves for half in (0, 1)]
-    return [builder.bitcast(each, vectors[0].type) for each in found]
-
-
-def _interleaved(builder: Builder, a: Value, b: Value, half: int, run: int) -> Value:
-    """In every four words: `run` words of this half of `a`, as many of `b`, and so on."""
-    lanes, first = a.type.count, 2 * half
-    four = [0, lanes, 1, lanes + 1] if run == 1 else [0, 1, lanes, lanes + 1]
-    mask = [start + first + lane for start in range(0, lanes, WORDS) for lane in four]
-    return builder.shuffle_vector(a, b, ir.Constant(vector(I32, lanes), [ir.Constant(I32, lane) for lane in mask]))
+    turned = transposed(builder, [builder.bitcast(each, words) for each in vectors])
+    return [builder.bitcast(each, vectors[0].type) for each in turned]
 
 
 def split_groups(builder: Builder, address: Value, groups: int) -> tuple[Value, Value]:
@@ -319,36 +220,7 @@ def nothing_to_start(values: tuple[Value, ...]) -> Value:
     return constant(vector(I32, values[0].type.count // 4), 0)
 
 
-def for_runs(builder: Builder, k: Value, body: Callable[[Value, int], None]) -> None:
-    """body(first group, how many) over all groups, in runs of the target's lengths."""
-    groups, done = builder.udiv(k, constant(I64, GROUP)), constant(I64, 0)
-    for count in width_of(builder).runs:
-        first, size = done, constant(I64, count)
-        runs = builder.udiv(builder.sub(groups, first), size)
-
-        def run(index: Value, first: Value = first, count: int = count) -> None:
-            body(builder.add(first, builder.mul(index, constant(I64, count))), count)
-
-        repeat(builder, constant(I64, 0), runs, run)
-        done = builder.add(first, builder.mul(runs, size))
-
-
-def _met_order(width: Width, count: int) -> Sequence[int]:
-    """The scales of a run as its products want them."""
-    return width.blocks if count == width.runs[0] else range(count)
-
-
-def _sums_order(width: Width, count: int) -> Sequence[int]:
-    """And as sums of rows do."""
-    return width.order if count == len(width.order) else range(count)
-
-
-def _scales_at(shares: Sequence[Share]) -> int:
-    """Where an input's scales lie in its run: after all starts."""
-    return shares[-1].starts + WORD_BYTES * len(shares[-1].spread)
-
-
-def _shares(count: int, most: int) -> list[tuple[int, int]]:
+def _taken_at_once(count: int, most: int) -> list[tuple[int, int]]:
     """(first, how many) of the groups of a run that are taken at once."""
     return [(place, min(most, count - place)) for place in range(0, count, most)]
 

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from cpu_ops.kernels.byte_dot import byte_dot, has_vnni, unsigned_dot
-from cpu_ops.kernels.group_rows import GroupRowCode, Met, Width, nothing_to_start
+from cpu_ops.kernels.group_rows import GroupRowCode, Met, nothing_to_start
+from cpu_ops.kernels.group_runs import Width
 from cpu_ops.kernels.ir import F32, I8, I64, Builder, Value, constant, load, multiply_add, store, vector
 from cpu_ops.kernels.target import target_of
 from models.bits import GROUP

@@ -3,7 +3,7 @@
 Plain LLVM vectors are legalised to what the target has, so nothing here asks which CPU it is; float16 alone does.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from llvmlite import ir
@@ -75,9 +75,10 @@ def pairs_added(builder: Builder, a: Value) -> Value:
 
 
 def total(builder: Builder, a: Value) -> Value:
-    """The sum of a float vector's lanes, halving it in a fixed order."""
+    """The sum of a vector's lanes, halving it in a fixed order."""
+    added = builder.fadd if a.type.element == F32 else builder.add
     while (half := a.type.count // 2) >= 1:
-        a = builder.fadd(pick(builder, a, range(half)), pick(builder, a, range(half, 2 * half)))
+        a = added(pick(builder, a, range(half)), pick(builder, a, range(half, 2 * half)))
     return builder.extract_element(a, constant(I32, 0))
 
 
@@ -174,3 +175,19 @@ def repeat(builder: Builder, first: Value, last: Value, body: Callable[[Value], 
     index.add_incoming(builder.add(index, constant(I64, 1)), builder.block)
     builder.branch(head)
     builder.position_at_end(after)
+
+
+def choose(builder: Builder, number: Value, cases: Mapping[int, Callable[[], None]], otherwise: Callable[[], None]) -> None:
+    """The case of a number, or what is done with every other."""
+    done, other = (builder.append_basic_block(name) for name in ("done", "other"))
+    chosen = builder.switch(number, other)
+    blocks = [builder.append_basic_block(f"of_{case}") for case in cases]
+    for (case, body), block in zip(cases.items(), blocks, strict=True):
+        chosen.add_case(constant(I64, case), block)
+        builder.position_at_end(block)
+        body()
+        builder.branch(done)
+    builder.position_at_end(other)
+    otherwise()
+    builder.branch(done)
+    builder.position_at_end(done)

@@ -10,8 +10,25 @@ from typing import Any
 from numba import types
 
 from cpu_ops.kernels.compile import intrinsic
-from cpu_ops.kernels.ir import F32, I64, Builder, Value, constant, joined, load, multiply_add, offset, pick, repeat, store, variable, vector
-from cpu_ops.kernels.pairs import BF16, FLOAT32, Pairs, by_pairs, lanes_of
+from cpu_ops.kernels.ir import (
+    F32,
+    I64,
+    Builder,
+    Value,
+    choose,
+    constant,
+    joined,
+    load,
+    multiply_add,
+    offset,
+    pick,
+    repeat,
+    store,
+    variable,
+    vector,
+)
+from cpu_ops.kernels.pairs import Pairs, by_pairs, lanes_of
+from cpu_ops.kernels.query_tile import by_tile_and_element
 from cpu_ops.kernels.stream import Stream, ask
 
 COMMON_DIMS = (64, 128)  # a loop over so few steps costs as much as what it does
@@ -116,32 +133,19 @@ class Tile:
         store(self.builder, found, offset(self.builder, self.out, first, self.queries * 4))
 
 
-def _scores(queries: int, pairs: Pairs) -> Callable[..., Any]:
-    """out = spread queries · `count` rows: float32 [count / n, queries, n], n · queries being a vector. All are addresses."""
-
-    def typed(typing: Any, q: Any, keys: Any, stride: Any, count: Any, dim: Any, out: Any, after: Any, far: Any) -> Any:
-        def emit(context: Any, builder: Builder, signature: Any, arguments: Any) -> Value:
-            if queries > lanes_of(builder):
-                return context.get_dummy_value()
-            tile = Tile(builder, queries, pairs, arguments)
-            done, other = builder.append_basic_block("done"), builder.append_basic_block("other")
-            chosen = builder.switch(tile.dim, other)
-            for known, block in [(dim, builder.append_basic_block(f"of_{dim}")) for dim in COMMON_DIMS]:
-                chosen.add_case(constant(I64, known), block)
-                builder.position_at_end(block)
-                tile.score(known)
-                builder.branch(done)
-            builder.position_at_end(other)
-            tile.score(None)
-            builder.branch(done)
-            builder.position_at_end(done)
-            return context.get_dummy_value()
-
-        return types.void(*[LONG] * 8), emit
-
-    return intrinsic(typed)
+def emit_scores(queries: int, pairs: Pairs, builder: Builder, arguments: Sequence[Value]) -> None:
+    tile = Tile(builder, queries, pairs, arguments)
+    choose(builder, tile.dim, {dim: partial(tile.score, dim) for dim in COMMON_DIMS}, partial(tile.score, None))
 
 
-score_one_bf16, score_one_float32 = _scores(1, BF16), _scores(1, FLOAT32)
-score_four_bf16, score_four_float32 = _scores(4, BF16), _scores(4, FLOAT32)
-score_eight_bf16, score_eight_float32 = _scores(8, BF16), _scores(8, FLOAT32)
+@intrinsic
+def score(
+    typing: Any, tile: Any, element_bytes: Any, q: Any, keys: Any, stride: Any, count: Any, dim: Any, out: Any, after: Any, far: Any
+) -> Any:
+    """out = a tile's spread queries · `count` rows: float32 [count / n, tile, n], n · tile being a vector. All are addresses and bytes."""
+
+    def emit(context: Any, builder: Builder, signature: Any, arguments: Any) -> Value:
+        by_tile_and_element(builder, arguments, emit_scores)
+        return context.get_dummy_value()
+
+    return types.void(*[LONG] * 10), emit

@@ -5,14 +5,14 @@ need a shuffle. So what rows meet and what they are added to lies spread: of eve
 float32 rows are two vectors in their order. Any dim is a multiple of 16; half a pair of vectors is filled up with zeros.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 from numba import types
 
 from cpu_ops.kernels.compile import intrinsic
-from cpu_ops.kernels.ir import F32, I32, I64, Builder, Value, constant, joined, load, offset, pick, repeat, splat, store, vector
+from cpu_ops.kernels.ir import F32, I32, I64, Builder, Value, choose, constant, joined, load, offset, pick, repeat, splat, store, vector
 from cpu_ops.kernels.target import target_of
 
 WIDEST = 32  # spread rows are multiples of it, whatever the target
@@ -82,56 +82,61 @@ def by_pairs(builder: Builder, dim: Value, whole: Callable[[Value], None], half:
         half(steps)
 
 
-def _spread(pairs: Pairs) -> Callable[..., Any]:
+def by_element(builder: Builder, element_bytes: Value, emit: Callable[[Pairs], None]) -> None:
+    """The code of a cache's elements."""
+    choose(builder, element_bytes, {BF16.element_bytes: partial(emit, BF16)}, partial(emit, FLOAT32))
+
+
+def emit_spread(pairs: Pairs, builder: Builder, arguments: Sequence[Value]) -> None:
+    x, dim, out, own, queries = arguments
+    lanes = lanes_of(builder)
+    half = vector(F32, lanes)
+
+    def step(read: Callable[[Value], Value], index: Value) -> None:
+        row = read(offset(builder, x, index, 2 * lanes * 4))
+        place = builder.add(builder.mul(index, queries), own)
+        for i, part in enumerate(pairs.apart(builder, row)):
+            store(builder, part, builder.add(offset(builder, out, place, 2 * lanes * 4), constant(I64, i * lanes * 4)))
+
+    by_pairs(
+        builder,
+        dim,
+        partial(step, lambda at: load(builder, at, vector(F32, 2 * lanes))),
+        partial(step, lambda at: joined(builder, load(builder, at, half), constant(half, 0.0))),
+    )
+
+
+def emit_settle(pairs: Pairs, builder: Builder, arguments: Sequence[Value]) -> None:
+    sums, factor, dim, out = arguments
+    lanes = lanes_of(builder)
+    factors = splat(builder, factor, 2 * lanes)
+
+    def step(kept: int, index: Value) -> None:
+        at = offset(builder, sums, index, 2 * lanes * 4)
+        parts = (load(builder, builder.add(at, constant(I64, place)), vector(F32, lanes)) for place in (0, lanes * 4))
+        row = builder.fmul(pairs.together(builder, *parts), factors)
+        store(builder, pick(builder, row, range(kept)), offset(builder, out, index, 2 * lanes * 4))
+
+    by_pairs(builder, dim, partial(step, 2 * lanes), partial(step, lanes))
+
+
+@intrinsic
+def spread(typing: Any, element_bytes: Any, x: Any, dim: Any, out: Any, i: Any, queries: Any) -> Any:
     """float32 [dim] spread into `out`, as query `i` of a tile of `queries`, whose parts lie side by side. Addresses."""
 
-    def typed(typing: Any, x: Any, dim: Any, out: Any, i: Any, queries: Any) -> Any:
-        def emit(context: Any, builder: Builder, signature: Any, arguments: Any) -> Value:
-            x, dim, out, own, queries = arguments
-            lanes = lanes_of(builder)
-            half = vector(F32, lanes)
+    def emit(context: Any, builder: Builder, signature: Any, arguments: Any) -> Value:
+        by_element(builder, arguments[0], lambda pairs: emit_spread(pairs, builder, arguments[1:]))
+        return context.get_dummy_value()
 
-            def step(read: Callable[[Value], Value], index: Value) -> None:
-                row = read(offset(builder, x, index, 2 * lanes * 4))
-                place = builder.add(builder.mul(index, queries), own)
-                for i, part in enumerate(pairs.apart(builder, row)):
-                    store(builder, part, builder.add(offset(builder, out, place, 2 * lanes * 4), constant(I64, i * lanes * 4)))
-
-            by_pairs(
-                builder,
-                dim,
-                partial(step, lambda at: load(builder, at, vector(F32, 2 * lanes))),
-                partial(step, lambda at: joined(builder, load(builder, at, half), constant(half, 0.0))),
-            )
-            return context.get_dummy_value()
-
-        return types.void(*[LONG] * 5), emit
-
-    return intrinsic(typed)
+    return types.void(*[LONG] * 6), emit
 
 
-def _settle(pairs: Pairs) -> Callable[..., Any]:
+@intrinsic
+def settle(typing: Any, element_bytes: Any, sums: Any, factor: Any, dim: Any, out: Any) -> Any:
     """out float32 [dim] = spread sums · factor, in their order. Addresses."""
 
-    def typed(typing: Any, sums: Any, factor: Any, dim: Any, out: Any) -> Any:
-        def emit(context: Any, builder: Builder, signature: Any, arguments: Any) -> Value:
-            sums, factor, dim, out = arguments
-            lanes = lanes_of(builder)
-            factors = splat(builder, factor, 2 * lanes)
+    def emit(context: Any, builder: Builder, signature: Any, arguments: Any) -> Value:
+        by_element(builder, arguments[0], lambda pairs: emit_settle(pairs, builder, arguments[1:]))
+        return context.get_dummy_value()
 
-            def step(kept: int, index: Value) -> None:
-                at = offset(builder, sums, index, 2 * lanes * 4)
-                parts = (load(builder, builder.add(at, constant(I64, place)), vector(F32, lanes)) for place in (0, lanes * 4))
-                row = builder.fmul(pairs.together(builder, *parts), factors)
-                store(builder, pick(builder, row, range(kept)), offset(builder, out, index, 2 * lanes * 4))
-
-            by_pairs(builder, dim, partial(step, 2 * lanes), partial(step, lanes))
-            return context.get_dummy_value()
-
-        return types.void(LONG, types.float32, LONG, LONG), emit
-
-    return intrinsic(typed)
-
-
-spread_bf16, spread_float32 = _spread(BF16), _spread(FLOAT32)
-settle_bf16, settle_float32 = _settle(BF16), _settle(FLOAT32)
+    return types.void(LONG, LONG, types.float32, LONG, LONG), emit

@@ -10,7 +10,7 @@ from cpu_ops.kernels.compile import inner, intrinsic, kernel
 from cpu_ops.kernels.ir import CACHE_LINE, I8, I16, I32, I64, Builder, Value, constant, load, pairs_added, store, vector
 from cpu_ops.kernels.region import in_parallel
 from cpu_ops.kernels.rows import INPUT, address_of, block_at, floats_at, ints_at, rows_at, scales_of, weights_of
-from cpu_ops.kernels.tile_code import DEPTH, GROUP_ROOM, PREPARED_BYTES, SCALES, STARTS, TILE, TILE_ROWS
+from cpu_ops.kernels.tile_layout import DEPTH, GROUP_ROOM, PREPARED_BYTES, SCALES, STARTS, TILE, TILE_ROWS
 from models.bits import GROUP
 
 Floats = np.ndarray[Any, np.dtype[np.float32]]

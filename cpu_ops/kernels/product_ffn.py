@@ -18,7 +18,7 @@ from cpu_ops.kernels.product import MEETING, lines, multiply_tile, prepare_token
 from cpu_ops.kernels.region import in_parallel
 from cpu_ops.kernels.rows import address_of, alive, ask, block_at, floats_at, ints_at, longs_at, rows_at, scales_of, weights_of
 from cpu_ops.kernels.target import target_of
-from cpu_ops.kernels.tile_code import LISTED, PREPARED_BYTES, TILE_ROWS, shape_of
+from cpu_ops.kernels.tile_layout import LISTED, PREPARED_BYTES, TILE_ROWS, shape_of
 from models.bits import GROUP
 
 NEURONS = 64  # looked at at once; their `down` as float32 in COLUMNS columns is 32 KiB, which stay in the first cache for all tokens

@@ -11,7 +11,7 @@ from torch import Tensor
 
 import cpu_ops
 import gpu_ops
-from cpu_ops.kernels.attention import CHUNK, MOST_DIM
+from cpu_ops.kernels.attention_blocks import CHUNK, MOST_DIM
 from cpu_ops.topology import set_threads
 from models import layers
 from models.kv_cache import KvCache

@@ -11,7 +11,7 @@ from _pytest.mark.structures import ParameterSet
 from torch import Tensor
 
 import cpu_ops
-from cpu_ops.kernels.attention import CHUNK
+from cpu_ops.kernels.attention_blocks import CHUNK
 from cpu_ops.kernels.target import numba_target
 from cpu_ops.tiles import decode
 from models.bank import NeuronBank

@@ -17,7 +17,8 @@ from cpu_ops.kernels.ir import I8, I32, pairs_added, vector
 from cpu_ops.kernels.machine_code import Library, machine, object_code, optimised
 from cpu_ops.kernels.row_code import addresses, emitted
 from cpu_ops.kernels.target import Module, Target, numba_target
-from cpu_ops.kernels.tile_code import emitted_tile, tile_addresses, tile_codes
+from cpu_ops.kernels.tile_code import tile_codes
+from cpu_ops.kernels.tile_library import emitted_tile, tile_addresses
 from cpu_ops.kernels.widen import emitted_widen, widen_address
 from models.bits import FORMAT_NAMES, FormatName
 from models.formats import Input

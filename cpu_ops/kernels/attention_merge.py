@@ -1,0 +1,54 @@
+"""The chunks of a head, added: each query's partial sums become its result."""
+
+from typing import Any
+
+import numpy as np
+
+from cpu_ops.kernels.attention_blocks import CHUNK, HEADER, first_seen, floats_of_partial
+from cpu_ops.kernels.compile import exact_inner
+from cpu_ops.kernels.exp import LANES, exp_all
+from cpu_ops.kernels.memory import room
+from cpu_ops.kernels.pairs import settle
+from cpu_ops.kernels.rows import floats_at
+
+_shares_room = room(LANES * 4)
+
+
+@exact_inner
+def merge_query(call: Any, layer: Any, segment: Any, partials: int, head: int, query: int) -> None:
+    """out = the chunks of one query of a head's [tokens · group], added in their order."""
+    dim, group, size = layer.dim, layer.heads // layer.kv_heads, floats_of_partial(layer.dim)
+    token = query // group
+    position, row = segment.start + token, segment.first + token
+    chunk, n = first_seen(layer, position) // CHUNK, (segment.end - segment.start) * group
+    first = (head * segment.chunks + chunk - segment.chunk) * n + query
+    partial, weight = partials + 4 * (segment.partials_before + first * size), np.float32(0.0)
+    count = position // CHUNK + 1 - chunk
+    weight = floats_at(partial, HEADER)[1] if count == 1 else _add_chunks(partial, n * size * 4, count, size - HEADER)
+    out = call.out + (row * layer.heads + head * group + query - token * group) * dim * 4
+    factor = np.float32(1.0) / weight
+    settle(layer.element_bytes, partial + HEADER * 4, factor, dim, out)
+
+
+@exact_inner
+def _add_chunks(partial: int, step: int, count: int, n: int) -> Any:
+    """Adds `count` partial sums float32 [n], `step` bytes from one to the next, into the first of them; gives the sum of all weights."""
+    most, weight = np.float32(-np.inf), np.float32(0.0)
+    for i in range(count):
+        most = max(most, floats_at(partial + i * step, HEADER)[0])
+    exponents = _shares_room()
+    shares, sums = floats_at(exponents, LANES), floats_at(partial + HEADER * 4, n)
+    for i in range(count):
+        lane = i % LANES
+        if lane == 0:
+            for j in range(LANES):
+                shares[j] = floats_at(partial + min(i + j, count - 1) * step, HEADER)[0]
+            exp_all(exponents, 1, most)
+        header, more, share = floats_at(partial + i * step, HEADER), floats_at(partial + i * step + HEADER * 4, n), shares[lane]
+        weight += header[1] * share
+        if i == 0:
+            sums[:] *= share
+        else:
+            for column in range(n):
+                sums[column] += more[column] * share
+    return weight

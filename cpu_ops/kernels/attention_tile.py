@@ -1,0 +1,104 @@
+"""A tile of queries over one part of a head's positions: scores, softmax, weighted values."""
+
+from typing import Any
+
+import numpy as np
+
+from cpu_ops.kernels import softmax
+from cpu_ops.kernels.attention_blocks import AHEAD, CHUNK, HEADER, MOST_DIM, Part, first_seen, floats_of_partial
+from cpu_ops.kernels.compile import exact_inner
+from cpu_ops.kernels.key_scores import score
+from cpu_ops.kernels.memory import room
+from cpu_ops.kernels.pairs import lanes, spread
+from cpu_ops.kernels.query_tile import MOST_QUERIES
+from cpu_ops.kernels.rotation import rotate
+from cpu_ops.kernels.rows import floats_at, ints_at
+from cpu_ops.kernels.softmax import soften
+from cpu_ops.kernels.value_sums import mix
+
+_row_room, _queries_room = room(MOST_DIM * 4), room(MOST_QUERIES * MOST_DIM * 4)
+_weights_room, _own_room = room(MOST_QUERIES * CHUNK * 4), room(CHUNK * 4)
+_lows_room, _highs_room = room(MOST_QUERIES * 4), room(MOST_QUERIES * 4)
+
+
+@exact_inner
+def _turn_queries(
+    call: Any, layer: Any, segment: Any, head: int, part: Part, first: int, tile: int, queries: int, lows: Any, highs: Any
+) -> None:
+    """queries[tile, …] = the tile's, turned, scaled and spread; lows, highs [tile] = which of the part's positions each sees."""
+    dim, group, row = layer.dim, layer.heads // layer.kv_heads, _row_room()
+    token = first // group
+    own = first - token * group
+    for i in range(tile):
+        position, given = segment.start + token, segment.first + token
+        x, angle = call.qkv + given * call.qkv_stride + (head * group + own) * dim * 4, given * dim * 2
+        rotate(x, call.cos + angle, call.sin + angle, dim, np.float32(layer.scale), row)
+        spread(layer.element_bytes, row, dim, queries, i, tile)
+        lows[i], highs[i] = max(0, first_seen(layer, position) - part.low), min(part.high, position + 1) - part.low
+        own += 1
+        if own == group:
+            token, own = token + 1, 0
+
+
+@exact_inner
+def _score(layer: Any, queries: int, tile: int, part: Part, low: int, high: int, weights: int) -> None:
+    """weights = queries · keys of positions low … high, from a multiple of GROUP on."""
+    first, row, dim = low // softmax.GROUP * softmax.GROUP, layer.row_stride, layer.dim
+    keys, n, out, after = part.keys + first * row, high - first, weights + (first - part.low) * tile * 4, part.values + low * row
+    far = min(AHEAD // row, n)
+    score(tile, layer.element_bytes, queries, keys, row, n, dim, out, after, far)
+
+
+@exact_inner
+def _mix(layer: Any, weights: int, tile: int, part: Part, low: int, high: int, out: int, size: int) -> None:
+    """out[tile, dim] += weights · values of positions low … high."""
+    row, dim, start = layer.row_stride, layer.dim, low - part.low
+    values, n = part.values + low * row, high - low
+    far = min(AHEAD // row, n)
+    mix(tile, layer.element_bytes, weights, start, values, row, n, dim, out, size, part.next, far)
+
+
+@exact_inner
+def _mix_own(layer: Any, weights: int, tile: int, query: int, part: Part, low: int, high: int, out: int, size: int) -> None:
+    """`_mix` for one query of a tile, and positions that not all of them see."""
+    if low >= high:
+        return
+    own = _own_room()
+    rows = lanes() // tile
+    its, all_ = floats_at(own, CHUNK), floats_at(weights, CHUNK * tile)
+    for position in range(low - part.low, high - part.low):
+        its[position] = all_[position // rows * rows * tile + query * rows + position % rows]
+    _mix(layer, own, 1, part, low, high, out, size)
+
+
+@exact_inner
+def attend_tile(call: Any, layer: Any, segment: Any, head: int, part: Part, first: int, tile: int, partials: int) -> None:
+    """Queries first … first + tile of the group's [tokens · group] over one part.
+
+    The positions that all of them see are mixed together; those before and after that only some see, query by query.
+    """
+    size = floats_of_partial(layer.dim) * 4
+    queries, weights, lows_at, highs_at = _queries_room(), _weights_room(), _lows_room(), _highs_room()
+    lows, highs = ints_at(lows_at, tile), ints_at(highs_at, tile)
+    _turn_queries(call, layer, segment, head, part, first, tile, queries, lows, highs)
+    low, high, shared_low, shared_high = lows[0], highs[0], lows[0], highs[0]
+    for i in range(1, tile):
+        low, high, shared_low, shared_high = min(low, lows[i]), max(high, highs[i]), max(shared_low, lows[i]), min(shared_high, highs[i])
+    if low >= high:
+        return
+    partial = partials + first * size
+    _score(layer, queries, tile, part, part.low + low, part.low + high, weights)
+    soften(tile, weights, low, high, lows_at, highs_at, partial, size)
+    out = partial + HEADER * 4
+    for i in range(tile):
+        floats_at(out + i * size, size // 4 - HEADER)[:] = 0
+    if shared_low >= shared_high:
+        shared_low = shared_high = high
+    if low < shared_low:
+        for i in range(tile):
+            _mix_own(layer, weights, tile, i, part, part.low + lows[i], part.low + min(shared_low, highs[i]), out + i * size, size)
+    if shared_low < shared_high:
+        _mix(layer, weights, tile, part, part.low + shared_low, part.low + shared_high, out, size)
+    if shared_high < high:
+        for i in range(tile):
+            _mix_own(layer, weights, tile, i, part, part.low + max(shared_high, lows[i]), part.low + highs[i], out + i * size, size)

@@ -89,15 +89,17 @@ class Described:
         return self.address, *x, *inside, *prepared, *inside_prepared, tokens, self.parts, at, out.data_ptr()
 
 
-_BANKS: WeakKeyDictionary[NeuronBank, Described] = WeakKeyDictionary()
+_BANKS: WeakKeyDictionary[NeuronBank, list[Described]] = WeakKeyDictionary()
 
 
 def describe(bank: NeuronBank, rule: FfnRule, predictor: Predictor | None) -> Described:
-    """What kernels need of a bank; kept as long as the bank is."""
-    known = _BANKS.get(bank)
-    if known is None or known.rule is not rule or known.predictor is not predictor:
-        known = _BANKS[bank] = Described(bank, rule, predictor)
-    return known
+    """What kernels need of a bank. Kept as long as the bank is, whatever it is described for later: tapes hold its address."""
+    known = _BANKS.setdefault(bank, [])
+    for one in known:
+        if one.predictor is predictor and (one.rule is rule or one.rule == rule):
+            return one
+    known.append(Described(bank, rule, predictor))
+    return known[-1]
 
 
 def describe_bank(bank: NeuronBank, rule: FfnRule, predictor: Predictor | None) -> Block:

@@ -55,6 +55,9 @@ STEPS: list[list[Part]] = [
     [Part(0, 33, [10])],  # played
     [Part(1, 4, [11])],  # another slot, another position
     [Part(1, 5, [12, 13]), Part(0, 34, [14])],
+    [Part(2, 0, list(range(20, 50)))],  # another prompt
+    [Part(2, 30, [7])],  # played, as before it
+    [Part(0, 36, [15])],
 ]
 
 

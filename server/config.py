@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from models.bits import FormatName
-from models.errors import BadArtefact, BadValue
+from models.errors import BadArtefact, BadValue, ThermoclineError
 from models.selection import Selection
 from placement.budget import PROMPT_CHUNK
 from server.settings import BY_NAME, SETTINGS, Setting
@@ -55,6 +55,11 @@ class Config:
             raise BadValue("--max-prompt-chunk", self.prompt_chunk, why)
         if self.predictors is not None and self.selection != "predictor":
             raise BadValue("--predictors", str(self.predictors), "is used by --selection predictor only")
+
+
+class UnknownVariable(ThermoclineError):
+    def __init__(self, name: str) -> None:
+        super().__init__(f"{name} is no setting of ours; `server config` lists them")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,11 +119,11 @@ def chosen(setting: Setting, texts: list[str], origin: str) -> Chosen:
 
 
 def check_variables(variables: Mapping[str, str]) -> None:
-    """A variable of ours that nobody reads is a mistake."""
+    """A variable of ours that nobody reads is a mistake. Its value is not told: it may be a key under a wrong name."""
     known = {setting.variable for setting in SETTINGS} | ELSEWHERE
-    for name, value in variables.items():
+    for name in variables:
         if name.startswith(PREFIX) and name not in known:
-            raise BadValue(name, value, "is no setting of ours; `server config` lists them")
+            raise UnknownVariable(name)
 
 
 def file_of(args: argparse.Namespace, variables: Mapping[str, str]) -> Path | None:
@@ -149,7 +154,8 @@ def entries(path: Path, table: Mapping[str, Any]) -> Iterator[tuple[str, list[st
             raise BadArtefact(path, f"{name!r} is no setting of ours", REMEDY)
         values = value if isinstance(value, list) and setting.many else [value]
         if not all(isinstance(one, str | int | bool) for one in values):
-            raise BadArtefact(path, f"{name}: {value!r} is neither a text nor a whole number", REMEDY)
+            shown = name if setting.secret else f"{name}: {value!r}"
+            raise BadArtefact(path, f"{shown} is neither a text nor a whole number", REMEDY)
         yield name, [str(one) for one in values]
 
 

@@ -1,6 +1,7 @@
 """Settings: every option of the server, once. Flags, environment variables, the TOML file and the help are all made from this table."""
 
 import argparse
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ Reader = Callable[[str], Callable[[str], Any]]  # the name to complain by -> tex
 
 MODEL, MEMORY, NETWORK, LOAD, LOGS = "the model", "memory", "who may ask", "many at once", "logs"
 GROUPS = (MODEL, MEMORY, NETWORK, LOAD, LOGS)
+ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[a-z0-9._\[\]:-]+")
 LOADING = (MODEL, MEMORY)  # the groups that `server bench` and `server perplexity` have too
 
 
@@ -67,6 +69,17 @@ def port(name: str) -> Callable[[str], int]:
     return parse
 
 
+def origin(name: str) -> Callable[[str], str]:
+    """As browsers send it, or `*`: one that no browser ever sends would be waited for in vain."""
+
+    def parse(text: str) -> str:
+        if text != "*" and not ORIGIN.fullmatch(text):
+            raise BadValue(name, text, "is no origin like https://app.example or http://localhost:3000 (small letters, no path), nor '*'")
+        return text
+
+    return parse
+
+
 def one_of(*words: str) -> Reader:
     def reader(name: str) -> Callable[[str], str]:
         def parse(text: str) -> str:
@@ -90,7 +103,15 @@ def yes_or_no(name: str) -> Callable[[str], bool]:
 
 
 SETTINGS = (
-    Setting("model", "model", MODEL, word, "a model folder; default: the bundled model", BUNDLED_NAME, "MODEL"),
+    Setting(
+        "model",
+        "model",
+        MODEL,
+        word,
+        "a folder, a .gguf file, or a name out of `models list`; default: the bundled model",
+        BUNDLED_NAME,
+        "MODEL",
+    ),
     Setting("format", "format", MODEL, one_of(*FORMAT_NAMES), f"of weights: {', '.join(FORMAT_NAMES)}; default: as packed, else bf16"),
     Setting("selection", "selection", MODEL, one_of(*SELECTIONS), f"of neurons: {', '.join(SELECTIONS)}; default: {{default}}", "exact"),
     Setting("predictors", "predictors", MODEL, file, "PowerInfer's model_0.pt, …, kept once they were given", metavar="FOLDER"),
@@ -127,7 +148,13 @@ SETTINGS = (
     ),
     Setting("api-key-file", "api_key_file", NETWORK, file, "keys, one a line", metavar="FILE"),
     Setting(
-        "cors-origin", "cors_origins", NETWORK, word, "whose pages may ask, '*' for all; several may be given; default: none", (), many=True
+        "cors-origin",
+        "cors_origins",
+        NETWORK,
+        origin,
+        "whose pages may ask, '*' for all; several may be given; default: none",
+        (),
+        many=True,
     ),
     Setting("queue", "queue", LOAD, count, "choices that may wait; more are a 503; default: {default}", 64, "N"),
     Setting("max-prompt-chunk", "prompt_chunk", LOAD, count, "of prompts in one step; default: {default}", PROMPT_CHUNK, "TOKENS"),

@@ -124,10 +124,36 @@ class HealthAnswer(BaseModel):
     unfinished: int
 
 
+class LayoutEvent(BaseModel):
+    """`neurons` of a bank; `hot`: how many of them the GPU serves, by bank; column c holds a bank's neurons edges[c] … edges[c + 1]."""
+
+    type: Literal["layout"]
+    layers: int
+    experts: int
+    neurons: int
+    edges: list[int]
+    hot: list[int]
+
+
+class FiringEvent(BaseModel):
+    """One watched step. `cells`: base64 of a byte for each bank and column, bank by bank; 255 where all neurons fired for all tokens."""
+
+    type: Literal["firing"]
+    tokens: int
+    fired_gpu: int
+    fired_cpu: int
+    cells: str
+
+
 Document = dict[str, Any]
 STREAM_CONTENT: Document = {"text/event-stream": {"schema": {"description": "With `stream`: events of `data: {…}`, then `data: [DONE]`."}}}
 COMPLETION: Document = {"model": Completion, "content": STREAM_CONTENT}
 CHAT: Document = {"model": ChatCompletion, "content": STREAM_CONTENT}
+MAP_EVENTS: Document = {
+    "description": "Events of `data: {…}`, one of these each: the layout, then what fires.",
+    "oneOf": [LayoutEvent.model_json_schema(), FiringEvent.model_json_schema()],
+}
+MAP: Document = {"content": {"text/event-stream": {"schema": MAP_EVENTS}}}
 ERRORS: dict[int | str, Document] = {
     "4XX": {"model": ErrorAnswer, "description": "A mistake of the request"},
     "5XX": {"model": ErrorAnswer, "description": "The server is busy, stopping, or has failed"},

@@ -14,6 +14,7 @@ from server.bridge import Closed
 from server.logs import REQUEST_ID
 
 log = logging.getLogger("server.access")
+WATCHED = ("/health", "/metrics")  # every few seconds, for months
 LONGEST_PATH = 256  # characters of it in the log
 OWN_ID = re.compile(rb"[\x21-\x7e]{1,128}")  # of a client: what is safe to write into a log and a header
 
@@ -44,7 +45,7 @@ class Envelope:
                 await response_of(Closed())(scope, receive, signed)
         finally:
             spent_ms = round(1e3 * (time.perf_counter() - started), 1)
-            level = logging.DEBUG if scope["path"] == "/health" and status == 200 else logging.INFO  # those come every few seconds
+            level = logging.DEBUG if scope["path"] in WATCHED and status == 200 else logging.INFO
             facts = {"method": scope["method"], "path": path_of(scope), "status": status, "ms": spent_ms}
             log.log(level, "%s %s %d %.1f ms", *facts.values(), extra={"facts": facts})
             REQUEST_ID.reset(token)

@@ -14,6 +14,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from server.api.documents import MAP
 from server.api.sse import HEADERS, event
 from server.service import Service
 from server.watching import Firing, Layout, Watch
@@ -24,7 +25,7 @@ KEEP_ALIVE = ": nothing fires\n\n"
 WAITING_EVENTS = 2
 
 
-@router.get("/map", response_class=Response, responses={200: {"content": {"text/event-stream": {}}}})
+@router.get("/map", response_class=Response, responses={200: MAP})
 async def live_map(request: Request) -> Response:
     """A `layout` event, then a `firing` event for each watched step, until the client goes or the server stops."""
     service: Service = request.app.state.service

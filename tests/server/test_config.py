@@ -100,8 +100,26 @@ def test_a_mistake_in_the_file_names_the_file(file: str, words: str, tmp_path: P
     ],
 )
 def test_a_mistake_in_a_variable_names_the_variable(variables: dict[str, str], words: str) -> None:
-    with pytest.raises(BadValue, match=words):
+    with pytest.raises(ThermoclineError, match=words):
         config(variables=variables)
+
+
+def test_a_key_under_a_wrong_name_is_not_told(tmp_path: Path) -> None:
+    with pytest.raises(ThermoclineError) as by_variable:
+        config(variables={"THERMOCLINE_API_KEYS": "sk-secret"})
+    with pytest.raises(ThermoclineError) as by_file:
+        config(file='api-key = [["sk-secret"]]', tmp=tmp_path)
+    assert "THERMOCLINE_API_KEYS" in str(by_variable.value)
+    assert "api-key" in str(by_file.value)
+    assert not any("sk-secret" in str(caught.value) for caught in (by_variable, by_file))
+
+
+@pytest.mark.parametrize("origin", ["*", "https://app.example", "http://localhost:3000", "http://[::1]:8080", "chrome-extension://abcdef"])
+def test_an_origin_is_as_browsers_send_it(origin: str) -> None:
+    assert config("--cors-origin", origin).cors_origins == (origin,)
+    for wrong in (f"{origin}/", origin.upper() + "A", f"{origin} ", "app.example", "null", "https://*.example"):
+        with pytest.raises(BadValue, match="no origin like"):
+            config("--cors-origin", wrong)
 
 
 def test_a_file_that_is_not_there_is_an_error() -> None:

@@ -244,6 +244,19 @@ def test_no_prompt_is_in_the_log(app: ASGIApp, caplog: pytest.LogCaptureFixture)
     assert "my secret" not in caplog.text
 
 
+@pytest.mark.parametrize("path", ["/health", "/metrics"])
+def test_watchdogs_do_not_fill_the_log_unless_they_are_told_of_a_fault(
+    tokenizer: Tokenizer, caplog: pytest.LogCaptureFixture, path: str
+) -> None:
+    with running_service(tokenizer, MemoryModel()) as service, caplog.at_level("INFO"):
+        app = build_app(service)
+        ask(app, "GET", path)
+        ask(app, "POST", path)
+    lines = [record.getMessage() for record in caplog.records if record.name == "server.access"]
+    assert len(lines) == 1
+    assert lines[0].startswith(f"POST {path} 405")
+
+
 def test_our_own_document_describes_the_request(app: ASGIApp) -> None:
     document = ask(app, "GET", "/openapi.json").json()
     fields = document["components"]["schemas"]["CompletionRequest"]["properties"]

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 
 import httpx
+import jsonschema_rs
 import numpy as np
 import pytest
 
@@ -39,6 +40,23 @@ def test_the_layout_comes_first_and_then_what_fires(service: Service) -> None:
         got = next(coming)
         assert base64.b64decode(str(got.pop("cells"))) == bytes([7] * 20)
         assert got == {"type": "firing", "tokens": 2, "fired_gpu": 1, "fired_cpu": 7}
+
+
+def test_the_document_describes_every_event(service: Service) -> None:
+    with live_server(service) as url, httpx.stream("GET", f"{url}/map") as answer:
+        operation = httpx.get(f"{url}/openapi.json").json()["paths"]["/map"]["get"]
+        schema = operation["responses"]["200"]["content"]["text/event-stream"]["schema"]
+        coming = events(answer)
+        layout = next(coming)
+        service.watch.publish(firing(7))
+        for event in (layout, next(coming)):
+            assert jsonschema_rs.is_valid(schema, event)
+            assert not any(jsonschema_rs.is_valid(schema, {key: event[key] for key in event if key != left_out}) for left_out in event)
+            assert (
+                event.keys()
+                == next(one for one in schema["oneOf"] if one["title"].lower().startswith(str(event["type"])))["properties"].keys()
+            )
+    assert "layout" in operation["description"]
 
 
 def test_a_server_that_stops_ends_the_map(service: Service) -> None:

@@ -79,7 +79,9 @@ def test_a_text_is_gone_on_with_and_survives_a_reload(chromium: Browser, complai
         expect(page.locator("#log")).to_have_text(wanted + more)
 
 
-def test_stop_ends_a_running_text_and_frees_its_slot(chromium: Browser, complaints: list[str], tokenizer: Tokenizer) -> None:
+@pytest.mark.parametrize("by_key", [True, False])
+def test_stop_ends_a_running_text_and_frees_its_slot(chromium: Browser, complaints: list[str], tokenizer: Tokenizer, by_key: bool) -> None:
+    """By Escape, or by the button."""
     model = GatedModel()
     with running_service(tokenizer, model, context=64) as service, live_server(service) as url:
         page = settled(watched_page(chromium, complaints), url)
@@ -89,7 +91,10 @@ def test_stop_ends_a_running_text_and_frees_its_slot(chromium: Browser, complain
             model.gate.release()
         expect(page.locator("#log")).to_have_text(re.compile("abc.{3,4}$"))
         expect(page.locator("#send")).to_be_disabled()
-        page.keyboard.press("Escape")
+        if by_key:
+            page.keyboard.press("Escape")
+        else:
+            page.locator("#stop").click()
         expect(page.locator("#stop")).to_be_disabled()
         model.gate.release(60)  # the steps that come before the server notices
         page.wait_for_function("async () => (await (await fetch('/health')).json()).unfinished === 0")

@@ -76,20 +76,24 @@ class Ready:
 
 
 def load(config: Config) -> Ready:
-    """Everything that has to be there before the first request, which another thread may compute. Raises the errors of `models.errors`."""
+    """Everything that has to be there before the first request, which another thread may compute. Raises the errors of `models.errors`.
+
+    With logs for programs there are no bars: those go to where logs go, and are no lines of JSON.
+    """
+    quiet = config.log_format == "json"
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cpu":
         print(NO_GPU if config.vram_bytes is None else f"{NO_GPU} --vram has no effect.")
     set_threads(config.threads)
-    model = packed(config.model, config.format)
+    model = packed(config.model, config.format, quiet=quiet)
     tokenizer = Tokenizer.open(model.folder, model.manifest.spec.vocab)
     chat = chat_template(config.chat_template, tokenizer, model.folder)
     predictors = chosen_predictors(model, config)
-    hardware, profile = known_hardware(device), known_profile(model, tokenizer, device)
+    hardware, profile = known_hardware(device), known_profile(model, tokenizer, device, quiet=quiet)
     plan = known_plan(model.manifest, profile, hardware, config, vram_budget(config.vram_bytes, hardware, device), predictors)
     staging = Staging(device, tokens=config.prompt_chunk, hidden=model.manifest.spec.hidden)
     watch = Watch(Layout.of(plan))
-    forward, cache, held = load_model(model, profile, plan, staging, watch, predictors)
+    forward, cache, held = load_model(model, profile, plan, staging, watch, predictors, quiet=quiet)
     formats = model.manifest.formats
     cpu_ops.warm_up((formats.neurons, formats.spine, formats.embedding))
     pace = Pace(config.prompt_chunk, config.stall_ms / 1e3)
@@ -144,7 +148,7 @@ def kept_hardware(path: Path) -> HardwareProfile | None:
         return None
 
 
-def known_profile(model: PackedModel, tokenizer: Tokenizer, device: torch.device) -> FiringProfile:
+def known_profile(model: PackedModel, tokenizer: Tokenizer, device: torch.device, *, quiet: bool = False) -> FiringProfile:
     """The model's profile; PowerInfer's counts beside it, or recorded now, within PROFILE_SECONDS, when there is none."""
     profile = profile_of(model.manifest)
     if profile is not None:
@@ -156,7 +160,7 @@ def known_profile(model: PackedModel, tokenizer: Tokenizer, device: torch.device
         return profile
     print(f"This model has no profile yet: recording one, for at most {PROFILE_SECONDS} s (`profiles record` takes more text)", flush=True)
     text = read_standard_library(tokenizer.encode, tokens=PROFILE_TOKENS, context=model.manifest.spec.context)
-    profile = record(model, text, max_seconds=PROFILE_SECONDS, device=device)
+    profile = record(model, text, max_seconds=PROFILE_SECONDS, device=device, quiet=quiet)
     save_profile(profile, profile_path(model.manifest.fingerprint))
     return profile
 
@@ -174,7 +178,7 @@ def chosen_predictors(model: PackedModel, config: Config) -> Available | None:
     if config.selection == "exact":
         return None
     if config.predictors is not None:
-        pack_predictors(model, open_predictor_folder(config.predictors, model.manifest.spec))
+        pack_predictors(model, open_predictor_folder(config.predictors, model.manifest.spec), quiet=config.log_format == "json")
     found = available(model)
     if found is None:
         why = "part of the model, and always used" if model.manifest.spec.masked else "not there; name a folder of them with --predictors"
@@ -219,14 +223,21 @@ def kept_plan(path: Path) -> Placement | None:
 
 
 def load_model(
-    model: PackedModel, profile: FiringProfile, plan: Placement, staging: Staging, watch: Watch, predictors: Available | None = None
+    model: PackedModel,
+    profile: FiringProfile,
+    plan: Placement,
+    staging: Staging,
+    watch: Watch,
+    predictors: Available | None = None,
+    *,
+    quiet: bool = False,
 ) -> tuple[Watched, KvCache, Held]:
     """The split model as one function from a step to logits, its cache, and what was loaded where."""
     spec, device = model.manifest.spec, staging.device
     ops: Ops = gpu_ops if device.type == "cuda" else cpu_ops
     on_cpu = device.type == "cpu"
     arena = Arena(neurons_room(model.manifest, plan.hot) + (spine_room(model.manifest) if on_cpu else 0))
-    ffn = SplitFfn(spec.rule, load_banks(model, profile, plan, device, arena.take, predictors), staging)
+    ffn = SplitFfn(spec.rule, load_banks(model, profile, plan, device, arena.take, predictors, quiet=quiet), staging)
     spine = model.load_spine(device, arena.take) if on_cpu else model.load_spine(device)
     transformer = Transformer(spec, spine, ffn, ops, device=device, repeat=cpu_ops.replayed if ffn.repeats else None)
     cache = KvCache(spec, slots=plan.question.slots, context=plan.question.context, device=device)
@@ -243,6 +254,8 @@ def load_banks(
     device: torch.device,
     allocate: Allocate,
     predictors: Available | None = None,
+    *,
+    quiet: bool = False,
 ) -> list[list[SplitBank]]:
     """[L][E]: each bank in the profile's order, its first `plan.hot` neurons on `device`; for the others, what predicts them."""
     order, spec = torch.from_numpy(profile.order), model.manifest.spec
@@ -255,7 +268,7 @@ def load_banks(
         naming = [one[own[len(hot) :]] for one, own, (hot, _) in zip(predictors.load(layer), order[banks], parted, strict=True)]
         return [SplitBank(hot, cold, predictor) for (hot, cold), predictor in zip(parted, naming, strict=True)]
 
-    return list(tqdm(in_parallel(load_layer, range(spec.n_layers)), "loading", total=spec.n_layers, unit=" layers"))
+    return list(tqdm(in_parallel(load_layer, range(spec.n_layers)), "loading", total=spec.n_layers, unit=" layers", disable=quiet))
 
 
 def warm_up(forward: Watched, chunk: int, slots: int, pace: Pace, device: torch.device) -> None:

@@ -123,11 +123,12 @@ async function answerChat(signal) {
 async function follow(path, asked, signal, take) {
   const answer = await fetch(path, { method: "POST", headers: headers(), body: JSON.stringify(asked), signal });
   if (!answer.ok) throw new Error(await complaint(answer));
-  let tokens = 0, began = 0;
+  let tokens = 0, began = 0, finished = false;
   for await (const piece of events(answer)) {
     if (piece.error) throw new Error(piece.error.message);
     if (piece.choices?.length) {
       take(piece.choices[0]);
+      finished ||= Boolean(piece.choices[0].finish_reason);
       tokens += 1;
       began ||= performance.now();
       refresh();
@@ -135,6 +136,7 @@ async function follow(path, asked, signal, take) {
     }
     if (piece.timings) tell(piece.timings);
   }
+  if (!finished) throw new Error("the server went away in the middle of the text");
 }
 
 function tell(timings) {

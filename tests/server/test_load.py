@@ -71,6 +71,32 @@ def test_everything_missing_is_made_and_the_next_start_finds_it(config: Config, 
     assert written(again, again.tokenizer) == tokens
 
 
+def test_with_logs_for_programs_nothing_but_those_goes_where_logs_go(config: Config, capsys: pytest.CaptureFixture[str]) -> None:
+    load(replace(config, log_format="json"))
+    said = capsys.readouterr()
+    assert said.err == ""
+    assert "recording" in said.out
+
+
+def test_the_chat_template_that_was_asked_for_wins_over_the_models_own(
+    config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A broken one that was asked for is an error; a broken one of the model costs its chats only, and that is said."""
+    own, asked = Path(config.model) / "chat_template.jinja", tmp_path / "asked.jinja"
+    own.write_text("own")
+    asked.write_text("asked")
+    first = load(replace(config, chat_template=asked))
+    rendered = [load(config).chat, first.chat]
+    assert [template.render([]) for template in rendered if template] == ["own", "asked"]
+    capsys.readouterr()
+    broken = replace(first.tokenizer, chat_template="{% for %}")
+    assert server.load.chat_template(None, broken, tmp_path) is None
+    assert "Chats will be refused" in capsys.readouterr().out
+    asked.write_text("{% for %}")
+    with pytest.raises(BadCheckpoint, match=r"asked\.jinja"):
+        load(replace(config, chat_template=asked))
+
+
 def test_another_question_gets_another_plan_and_a_damaged_one_is_made_again(config: Config) -> None:
     first = load(config)
     assert first.plan.question.context == 128

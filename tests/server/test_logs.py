@@ -5,10 +5,12 @@ import json
 import logging
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from starlette.types import ASGIApp
 
+from models.chat import ChatTemplate
 from models.tokenizer import Tokenizer
 from server.api.app import build_app
 from server.logs import REQUEST_ID, start_logging
@@ -68,3 +70,29 @@ def test_a_request_is_two_lines_with_one_id_and_its_prompt_only_when_asked_for(t
     assert timed["predicted_n"] == 16
     assert timed["id"].startswith("cmpl-")
     assert ("my secret" in stream.getvalue()) == told
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_no_text_of_anybody_is_in_the_log_of_any_route_or_failure(tokenizer: Tokenizer, form: str) -> None:
+    """Chats, tokens, refusals, and a step that fails."""
+    stream, secret = io.StringIO(), "a secret"
+    start_logging(form, stream)
+    template = ChatTemplate.build(
+        "{% for m in messages %}{{ m.content }}{% if 'refuse' in m.content %}{{ raise_exception(m.content) }}{% endif %}{% endfor %}",
+        {},
+        Path("x"),
+    )
+    with running_service(tokenizer, MemoryModel(broken_token=ord("!"))) as service:
+        app = build_app(replace(service, chat=template))
+        for streamed in (False, True):
+            for text in (secret, f"{secret}!", f"refuse {secret}", f"{secret}{secret * 20}"):
+                talk = {"messages": [{"role": "user", "content": text}], "max_tokens": 2, "stream": streamed}
+                ask(app, "POST", "/v1/chat/completions", json=talk)
+                ask(app, "POST", "/v1/completions", json={"prompt": [text, text], "stop": secret, "user": secret, "stream": streamed})
+        ask(app, "POST", "/v1/completions", json={"prompt": secret, "model": secret})
+        ask(app, "POST", "/v1/completions", json={"prompt": secret, secret: 1})
+        ask(app, "POST", "/tokenize", json={"content": secret})
+        ask(app, "POST", "/detokenize", json={"tokens": list(secret.encode())})
+    said = stream.getvalue()
+    assert "a step of" in said
+    assert secret not in said

@@ -170,16 +170,27 @@ def test_choices_differ_and_a_seed_repeats_them(client: openai.OpenAI) -> None:
     assert texts() == texts()
 
 
+def streamed(client: openai.OpenAI, **asked: Any) -> tuple[list[str], str | None]:
+    """The texts of a stream's events, and why it ended."""
+    chunks = [chunk.choices[0] for chunk in client.completions.create(model="fake", stream=True, **asked)]
+    return [chunk.text for chunk in chunks], chunks[-1].finish_reason
+
+
 def test_stop_strings_and_ids(client: openai.OpenAI) -> None:
+    """Streamed too: no event has the beginning of what is taken off."""
     whole = written("hello", 10)
-    answer = client.completions.create(model="fake", prompt="hello", max_tokens=10, temperature=0, stop=[whole[3:5]])
-    assert answer.choices[0].text == whole[: whole.index(whole[3:5])]
-    assert answer.choices[0].finish_reason == "stop"
-    by_id = client.completions.create(
-        model="fake", prompt="hello", max_tokens=10, temperature=0, extra_body={"stop_token_ids": [ord(whole[3])]}
-    )
+    extra: dict[str, Any] = {"prompt": "hello", "max_tokens": 10, "temperature": 0}
+    for stop in (whole[3:5], [whole[3:5]], ["nowhere", whole[2:6]]):
+        cut = whole[: min(whole.index(one) for one in ([stop] if isinstance(stop, str) else stop) if one in whole)]
+        answer = client.completions.create(model="fake", stop=stop, **extra)
+        assert (answer.choices[0].text, answer.choices[0].finish_reason) == (cut, "stop")
+        texts, finish = streamed(client, stop=stop, **extra)
+        assert ("".join(texts), finish) == (cut, "stop")
+    by_id = client.completions.create(model="fake", extra_body={"stop_token_ids": [ord(whole[3])]}, **extra)
     assert by_id.choices[0].text == whole[: whole.index(whole[3])]
     assert by_id.choices[0].finish_reason == "stop"
+    unfinished_stop = client.completions.create(model="fake", stop=whole[8:10] + "!", **extra)
+    assert (unfinished_stop.choices[0].text, unfinished_stop.choices[0].finish_reason) == (whole, "length")
 
 
 def test_a_bias_decides_and_ignore_eos_goes_on(client: openai.OpenAI) -> None:
@@ -191,14 +202,47 @@ def test_a_bias_decides_and_ignore_eos_goes_on(client: openai.OpenAI) -> None:
     assert ignored.choices[0].finish_reason == "length"
 
 
+def form(expression: str) -> dict[str, Any]:
+    return {"response_format": {"type": "regex", "regex": expression}}
+
+
 def test_half_a_character_never_leaves(client: openai.OpenAI) -> None:
-    """Only the bytes of an emoji can be drawn; every event's text encodes, and only the end may hold a replacement."""
-    bias = {str(byte): 100 for byte in "🌊".encode()}
-    chunks = client.completions.create(model="fake", prompt="x", max_tokens=40, seed=1, logit_bias=bias, stream=True)
-    shown = [chunk.choices[0].text for chunk in chunks]
-    whole = client.completions.create(model="fake", prompt="x", max_tokens=40, seed=1, logit_bias=bias)
-    assert "".join(shown) == whole.choices[0].text
-    assert all(not re.search("[\ud800-\udfff]", part) for part in shown)
+    """Characters of two and of four bytes, one byte a token: an event has whole ones or none."""
+    asked: dict[str, Any] = {"prompt": "x", "max_tokens": 99, "seed": 1, "extra_body": form("(ä|🌊){6}")}
+    texts, finish = streamed(client, **asked)
+    assert re.fullmatch("(ä|🌊){6}", "".join(texts))
+    assert set(texts) <= {"", "ä", "🌊"}
+    assert finish == "stop"
+    cut = client.completions.create(model="fake", **asked | {"max_tokens": 9, "extra_body": form("🌊{6}")})
+    assert (cut.choices[0].text, cut.choices[0].finish_reason) == ("🌊🌊\ufffd", "length")  # a text that ends there shows that it does
+
+
+def test_a_stop_string_over_many_tokens_and_halves_of_characters(client: openai.OpenAI) -> None:
+    """Of every choice, in a form: the text ends before it, whatever the form wants after."""
+    asked: dict[str, Any] = {"prompt": "x", "max_tokens": 99, "n": 3, "seed": 1, "extra_body": form("(ä|b){3}🌊!🌊c{9}")}
+    answer = client.completions.create(model="fake", stop=["🌊!🌊c"], logprobs=0, **asked)
+    for choice in answer.choices:
+        assert re.fullmatch("(ä|b){3}", choice.text)
+        assert choice.finish_reason == "stop"
+        assert choice.logprobs is not None
+        assert "".join(choice.logprobs.tokens or []) == choice.text
+    texts, finish = streamed(client, stop=["🌊!🌊c"], **asked | {"n": 1})
+    assert ("".join(texts), finish) == (answer.choices[0].text, "stop")
+
+
+def test_the_choices_of_a_prompt_read_it_once(client: openai.OpenAI) -> None:
+    """All of it, to the last token."""
+    for extra in ({"n": 3}, {"n": 1, "best_of": 3}):
+        prompt = f"a prompt that nobody else has, {extra}"
+        answer = client.completions.create(model="fake", prompt=prompt, max_tokens=2, **extra)
+        assert answer.model_extra is not None
+        assert answer.usage is not None
+        assert answer.usage.prompt_tokens == len(prompt)
+        read, there = answer.model_extra["timings"]["prompt_n"], answer.model_extra["timings"]["cache_n"]
+        assert read + there == 3 * len(prompt)
+        assert there >= 2 * len(prompt)
+        assert answer.usage.prompt_tokens_details is not None
+        assert answer.usage.prompt_tokens_details.cached_tokens == there - 2 * len(prompt)
 
 
 @pytest.mark.parametrize("mark", ["\x85", "\u2028", "\u2029", "\x0b"])

@@ -1,14 +1,16 @@
 """The page in a real browser: type, stream, stop, reload, and a map that moves."""
 
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Request, expect
 
 from models.chat import ChatTemplate
 from models.tokenizer import Tokenizer
@@ -130,6 +132,59 @@ def test_a_refusal_is_told_and_the_next_request_works(chromium: Browser, complai
         page.locator("#send").click()
         expect(page.locator("#log")).to_have_text(re.compile("^abc.+"))
     complaints[:] = [line for line in complaints if "400 (Bad Request)" not in line]
+
+
+def test_every_control_is_sent_and_nothing_but_the_public_api_is_asked(chromium: Browser, complaints: list[str], service: Service) -> None:
+    """A field that is empty is left out: the server has the default."""
+    sent, asked = list[str](), set[str]()
+
+    def note(request: Request) -> None:
+        asked.add(urlsplit(request.url).path)
+        if request.method == "POST":
+            sent.append(request.post_data or "")
+
+    with live_server(service) as url:
+        page = watched_page(chromium, complaints)
+        page.on("request", note)
+        settled(page, url)
+        values = {
+            "max_tokens": "3",
+            "temperature": "0.5",
+            "top_p": "0.6",
+            "top_k": "7",
+            "min_p": "0.08",
+            "repetition_penalty": "1.1",
+            "seed": "12",
+        }
+        for controls in (values | {"stop_text": "zz"}, values | {"seed": "", "stop_text": ""}):
+            page.locator("#controls").evaluate("details => { details.open = false }")
+            set_sampling(page, **controls)
+            page.locator("#prompt").fill("abc")
+            page.locator("#send").click()
+            expect(page.locator("#speed")).to_contain_text("expected")
+            expect(page.locator("#send")).to_be_enabled()
+        public = httpx.get(f"{url}/openapi.json").json()["paths"]
+    first, second = (json.loads(body) for body in sent)
+    assert {name: first[name] for name in values} == {name: float(value) for name, value in values.items()}
+    assert (first["stop"], first["stream"], first["model"]) == ("zz", True, "fake")
+    assert not second.keys() & {"seed", "stop"}
+    assert {path for path in asked if path != "/" and not path.startswith(("/web/", "image/"))} <= public.keys()
+    assert {"/map", "/props", "/v1/completions"} <= asked
+
+
+def test_a_stream_that_breaks_off_is_told(chromium: Browser, complaints: list[str], service: Service) -> None:
+    """What had come stays."""
+    event = {"choices": [{"index": 0, "text": "so far", "finish_reason": None}]}
+    with live_server(service) as url:
+        page = settled(watched_page(chromium, complaints), url)
+        page.route(
+            "**/v1/completions", lambda route: route.fulfill(content_type="text/event-stream", body=f"data: {json.dumps(event)}\n\n")
+        )
+        page.locator("#prompt").fill("abc ")
+        page.locator("#send").click()
+        expect(page.get_by_role("alert")).to_contain_text("went away in the middle")
+        expect(page.locator("#log")).to_contain_text("abc so far")
+        expect(page.locator("#send")).to_be_enabled()
 
 
 def test_a_chat_takes_turns_by_enter_alone(chromium: Browser, complaints: list[str], service: Service) -> None:

@@ -73,17 +73,14 @@ def _mix_own(layer: Any, weights: int, tile: int, query: int, part: Part, low: i
 
 @exact_inner
 def attend_tile(call: Any, layer: Any, segment: Any, head: int, part: Part, first: int, tile: int, partials: int) -> None:
-    """Queries first … first + tile of the group's [tokens · group] over one part.
-
-    The positions that all of them see are mixed together; those before and after that only some see, query by query.
-    """
+    """Queries first … first + tile of the group's [tokens · group] over one part."""
     size = floats_of_partial(layer.dim) * 4
     queries, weights, lows_at, highs_at = _queries_room(), _weights_room(), _lows_room(), _highs_room()
     lows, highs = ints_at(lows_at, tile), ints_at(highs_at, tile)
     _turn_queries(call, layer, segment, head, part, first, tile, queries, lows, highs)
-    low, high, shared_low, shared_high = lows[0], highs[0], lows[0], highs[0]
+    low, high = lows[0], highs[0]
     for i in range(1, tile):
-        low, high, shared_low, shared_high = min(low, lows[i]), max(high, highs[i]), max(shared_low, lows[i]), min(shared_high, highs[i])
+        low, high = min(low, lows[i]), max(high, highs[i])
     if low >= high:
         return
     partial = partials + first * size
@@ -92,6 +89,18 @@ def attend_tile(call: Any, layer: Any, segment: Any, head: int, part: Part, firs
     out = partial + HEADER * 4
     for i in range(tile):
         floats_at(out + i * size, size // 4 - HEADER)[:] = 0
+    _mix_all(layer, weights, tile, part, lows, highs, out, size)
+
+
+@exact_inner
+def _mix_all(layer: Any, weights: int, tile: int, part: Part, lows: Any, highs: Any, out: int, size: int) -> None:
+    """out[tile, dim] += weights · the values that each query sees: lows[i] … highs[i] of the part.
+
+    The positions that all of them see are mixed together; those before and after that only some see, query by query.
+    """
+    low, high, shared_low, shared_high = lows[0], highs[0], lows[0], highs[0]
+    for i in range(1, tile):
+        low, high, shared_low, shared_high = min(low, lows[i]), max(high, highs[i]), max(shared_low, lows[i]), min(shared_high, highs[i])
     if shared_low >= shared_high:
         shared_low = shared_high = high
     if low < shared_low:

@@ -1,10 +1,13 @@
 """How kernels are compiled and where the machine code is kept. Knows no arithmetic.
 
-Numba does not notice an edit of a callee in another file and would run stale code, so the cache directory carries a hash of
-every file of this folder. The flags of fast arithmetic leave NaN and infinity alone: with them `isnan` would be optimised away.
+Numba does not notice an edit of a callee in another file and would run stale code, so the cache directory carries a hash of every file of
+this folder, and of those whose constants kernels are compiled with. The flags of fast arithmetic leave NaN and infinity alone: with them
+`isnan` would be optimised away.
 """
 
 import hashlib
+import os
+import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +18,7 @@ from typing import Any, ParamSpec, TypeVar, cast
 import numba
 import numba.extending
 
+from models import bits, spec
 from models.paths import home
 
 P = ParamSpec("P")
@@ -31,12 +35,13 @@ SERIAL_WEIGHTS = 2**15  # up to so many, a call is over before a second thread h
 def cache_folder() -> Path:
     """`home()/kernels/<hash of the sources>`, or the same under the temporary folder when that cannot be written."""
     digest = hashlib.sha256()
-    for source in sorted(Path(__file__).parent.glob("*.py")):
+    for source in (*sorted(Path(__file__).parent.glob("*.py")), Path(bits.__file__), Path(spec.__file__)):
         digest.update(source.read_bytes())
-    name = Path("kernels") / digest.hexdigest()[:16]
-    for root in (home(), Path(tempfile.gettempdir()) / "thermocline"):
-        if _writable(root / name):
-            return root / name
+    name, shared = Path("kernels") / digest.hexdigest()[:16], Path(tempfile.gettempdir()) / "thermocline"
+    if _writable(home() / name):
+        return home() / name
+    if _private(shared) and _writable(shared / name):
+        return shared / name
     return Path(tempfile.mkdtemp(prefix="thermocline-kernels-"))
 
 
@@ -47,6 +52,18 @@ def _writable(folder: Path) -> bool:
             return True
     except OSError:
         return False
+
+
+def _private(folder: Path) -> bool:
+    """Whether nobody else can put anything there: machine code is run as it is read, and Numba's index is a pickle."""
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+    except OSError:
+        return False
+    if not hasattr(os, "getuid"):  # Windows, whose temporary folder is the user's own
+        return True
+    status = folder.lstat()
+    return status.st_uid == os.getuid() and stat.S_ISDIR(status.st_mode) and status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) == 0
 
 
 @contextmanager

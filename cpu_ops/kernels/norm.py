@@ -21,28 +21,32 @@ call_at = block_at(CALL)
 Term = Callable[[Builder, Value, Value, Value], Value]  # (builder, sum, x, shift) -> the sum with what a number adds to it
 
 
+def _emit_added(term: Term, builder: Builder, address: Value, n: Value, shift: Value) -> Value:
+    """Sums of whole steps, UNROLLED of them, and of the rest."""
+    sums = [variable(builder, constant(vector(F32, LANES), 0.0)) for _ in range(UNROLLED)]
+    rest = variable(builder, constant(vector(F32, 1), 0.0))
+
+    def add(sum_at: Value, index: Value, lanes: int) -> None:
+        values = load(builder, offset(builder, address, index, 4), vector(F32, lanes))
+        builder.store(term(builder, builder.load(sum_at), values, splat(builder, shift, lanes)), sum_at)
+
+    def step(index: Value) -> None:
+        for part, sum_at in enumerate(sums):
+            add(sum_at, builder.add(builder.mul(index, constant(I64, STEP)), constant(I64, part * LANES)), LANES)
+
+    steps = builder.udiv(n, constant(I64, STEP))
+    repeat(builder, constant(I64, 0), steps, step)
+    repeat(builder, builder.mul(steps, constant(I64, STEP)), n, lambda index: add(rest, index, 1))
+    halves = [builder.fadd(builder.load(sums[i]), builder.load(sums[i + 2])) for i in range(2)]
+    return builder.fadd(total(builder, builder.fadd(*halves)), total(builder, builder.load(rest)))
+
+
 def _added(term: Term) -> Callable[..., Any]:
     """f(x, n, shift): the sum of `term` over the `n` float32 values at address `x`."""
 
     def typed(typing: Any, x: Any, n: Any, shift: Any) -> Any:
         def emit(context: Any, builder: Builder, signature: Any, arguments: Any) -> Value:
-            address, n, shift = arguments
-            sums = [variable(builder, constant(vector(F32, LANES), 0.0)) for _ in range(UNROLLED)]
-            rest = variable(builder, constant(vector(F32, 1), 0.0))
-
-            def add(sum_at: Value, index: Value, lanes: int) -> None:
-                values = load(builder, offset(builder, address, index, 4), vector(F32, lanes))
-                builder.store(term(builder, builder.load(sum_at), values, splat(builder, shift, lanes)), sum_at)
-
-            def step(index: Value) -> None:
-                for part, sum_at in enumerate(sums):
-                    add(sum_at, builder.add(builder.mul(index, constant(I64, STEP)), constant(I64, part * LANES)), LANES)
-
-            steps = builder.udiv(n, constant(I64, STEP))
-            repeat(builder, constant(I64, 0), steps, step)
-            repeat(builder, builder.mul(steps, constant(I64, STEP)), n, lambda index: add(rest, index, 1))
-            halves = [builder.fadd(builder.load(sums[i]), builder.load(sums[i + 2])) for i in range(2)]
-            return builder.fadd(total(builder, builder.fadd(*halves)), total(builder, builder.load(rest)))
+            return _emit_added(term, builder, *arguments)
 
         return types.float32(types.int64, types.int64, types.float32), emit
 

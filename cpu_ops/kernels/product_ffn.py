@@ -4,6 +4,7 @@ Both deal what they write: neurons in the first loop, columns of the output in t
 token's bits depend neither on the threads nor on the other tokens.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -163,33 +164,34 @@ def neurons(address: int) -> None:
         in_parallel(_up_part, address, DECKS)
 
 
+def _add_columns(builder: Builder, arguments: Sequence[Value], first: int, lanes: int) -> None:
+    """VECTORS vectors of columns from `first` on, of every entry's row."""
+    table, entries, count, sums = arguments
+    kind = vector(F32, lanes)
+    steps = [constant(I64, 4 * (first + lanes * v)) for v in range(VECTORS)]
+    totals = [variable(builder, load(builder, builder.add(sums, step), kind)) for step in steps]
+
+    def one(j: Value) -> None:
+        at = offset(builder, entries, j, ENTRY_BYTES)
+        factor = splat(builder, load(builder, builder.add(at, constant(I64, 4)), F32), lanes)
+        row = builder.add(table, builder.sext(load(builder, at, I32), I64))
+        for total, step in zip(totals, steps, strict=True):
+            weights = load(builder, builder.add(row, step), kind)
+            builder.store(multiply_add(builder, weights, factor, builder.load(total)), total)
+
+    repeat(builder, constant(I64, 0), count, one)
+    for total, step in zip(totals, steps, strict=True):
+        store(builder, builder.load(total), builder.add(sums, step))
+
+
 @intrinsic
 def _add_listed(typing: Any, table: Any, entries: Any, count: Any, sums: Any) -> Any:
-    """sums float32 [COLUMNS] += Σ factor · row of the table, for each entry in order."""
+    """sums float32 [COLUMNS] += Σ factor · row of the table, for each entry in order. Addresses."""
 
     def emit(context: Any, builder: Builder, signature: Any, arguments: Any) -> Value:
-        table, entries, count, sums = arguments
         lanes = shape_of(target_of(builder)).lanes
-        kind = vector(F32, lanes)
-
-        def some(first: int) -> None:
-            steps = [constant(I64, 4 * (first + lanes * v)) for v in range(VECTORS)]
-            totals = [variable(builder, load(builder, builder.add(sums, step), kind)) for step in steps]
-
-            def one(j: Value) -> None:
-                at = offset(builder, entries, j, ENTRY_BYTES)
-                factor = splat(builder, load(builder, builder.add(at, constant(I64, 4)), F32), lanes)
-                row = builder.add(table, builder.sext(load(builder, at, I32), I64))
-                for total, step in zip(totals, steps, strict=True):
-                    weights = load(builder, builder.add(row, step), kind)
-                    builder.store(multiply_add(builder, weights, factor, builder.load(total)), total)
-
-            repeat(builder, constant(I64, 0), count, one)
-            for total, step in zip(totals, steps, strict=True):
-                store(builder, builder.load(total), builder.add(sums, step))
-
         for first in range(0, COLUMNS, VECTORS * lanes):
-            some(first)
+            _add_columns(builder, arguments, first, lanes)
         return context.get_dummy_value()
 
     return types.void(*[types.int64] * 4), emit

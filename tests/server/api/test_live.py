@@ -232,7 +232,8 @@ def test_a_stop_string_over_many_tokens_and_halves_of_characters(client: openai.
 
 def test_the_choices_of_a_prompt_read_it_once(client: openai.OpenAI) -> None:
     """All of it, to the last token."""
-    for extra in ({"n": 3}, {"n": 1, "best_of": 3}):
+    several: list[dict[str, Any]] = [{"n": 3}, {"n": 1, "best_of": 3}]
+    for extra in several:
         prompt = f"a prompt that nobody else has, {extra}"
         answer = client.completions.create(model="fake", prompt=prompt, max_tokens=2, **extra)
         assert answer.model_extra is not None

@@ -27,6 +27,7 @@ from typing import Any
 
 import psutil
 
+from benchmarks.arguments import positive, positive_whole
 from benchmarks.hostile import ODD, PATH, garbage
 from benchmarks.process import serving
 from benchmarks.solo import Solo, solo
@@ -227,11 +228,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="benchmarks.abuse", description="Concurrent clients that stream, leave, read slowly and send nonsense."
     )
-    parser.add_argument("--minutes", type=float, default=10.0, help="default: %(default)s")
+    parser.add_argument("--minutes", type=positive, default=10.0, help="default: %(default)s")
     parser.add_argument(
         "--warm-up", type=float, default=1.0, metavar="MINUTES", help="of those, before memory must be flat; default: %(default)s"
     )
-    parser.add_argument("--streams", type=int, default=32, help="clients at once; default: %(default)s")
+    parser.add_argument("--streams", type=positive_whole, default=32, help="clients at once; default: %(default)s")
     parser.add_argument("--model", default=BUNDLED_NAME, help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="of what the clients do; default: %(default)s")
     parser.add_argument("--log", type=Path, help="where the server's log is kept")
@@ -269,7 +270,10 @@ async def abuse(url: str, process: psutil.Process, args: argparse.Namespace) -> 
     watching = asyncio.create_task(watch(process, found))
     await asyncio.gather(*(busy(client, until) for client in clients))
     watching.cancel()
-    await afterwards(url, solos, found)
+    try:
+        await afterwards(url, solos, found)
+    except (Gone, ConnectionError) as error:
+        found.complain(f"afterwards: {type(error).__name__}: the server is gone")
     return found
 
 

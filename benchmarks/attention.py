@@ -17,9 +17,11 @@ import torch
 from torch import Tensor
 
 import cpu_ops
+from benchmarks.arguments import positive_whole
 from benchmarks.contest import settled
 from benchmarks.probe import Probe
 from benchmarks.shapes import LLAMA2_7B
+from cpu_ops.attend import goes_through_torch
 from cpu_ops.measure import Played
 from cpu_ops.topology import set_threads
 from models.arena import Arena
@@ -51,9 +53,11 @@ class Found:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="benchmarks.attention", description="Attention over the KV cache against the roofline.")
-    parser.add_argument("--context", type=int, nargs="+", default=list(CONTEXTS), help="tokens attended to (default: %(default)s)")
+    parser.add_argument(
+        "--context", type=positive_whole, nargs="+", default=list(CONTEXTS), help="tokens attended to (default: %(default)s)"
+    )
     parser.add_argument("--heads", nargs="+", default=list(SHAPES), help="heads:kv heads:width of a head (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
+    parser.add_argument("--rounds", type=positive_whole, default=5, help="default: %(default)s")
     args = parser.parse_args(argv)
     return run(lambda: benchmark(args))
 
@@ -80,6 +84,8 @@ def spec_of(text: str, context: int) -> ModelSpec:
         spec = replace(LLAMA2_7B, n_heads=heads, n_kv_heads=kv_heads, head_dim=dim, rope=Rope(1e4, dim), context=context)
     except (ValueError, AssertionError) as error:
         raise BadValue("--heads", text, "is not like 32:8:128") from error
+    if goes_through_torch(spec):
+        raise BadValue("--heads", text, "has a width that no kernel is for")
     return replace(spec, n_layers=max(1, FOOTPRINT * spec.n_layers // (context * spec.kv_bytes_per_token())))
 
 
@@ -135,7 +141,7 @@ class Attending:
 
 
 def seconds_of(call: Callable[[], None]) -> float:
-    """The median of calls that take turns with nobody."""
+    """The median of calls, one after the other, after one that warms up."""
     call()
     seconds, until = list[float](), time.perf_counter() + REPEATS_SECONDS
     while not seconds or time.perf_counter() < until:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 
+from benchmarks.arguments import positive_whole
 from benchmarks.contest import Contender, Lane, Measured, Task, play
 from benchmarks.decode import build_parser, open_model, probe
 from benchmarks.gguf_file import write_gguf
@@ -41,15 +42,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 def build_batch_parser() -> argparse.ArgumentParser:
     parser = build_parser()
     parser.prog, parser.description = "benchmarks.batch", "Tokens per second by the number of sequences decoded together."
-    parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES), help="sequences decoded together (default: 1 to 16)")
+    parser.add_argument(
+        "--sizes", type=positive_whole, nargs="+", default=list(SIZES), help="sequences decoded together (default: 1 to 16)"
+    )
     parser.add_argument("--peer", action="store_true", help="llama.cpp beside us, on synthetic shapes")
     return parser
 
 
 def benchmark(args: argparse.Namespace) -> int:
     sizes = sorted(set(args.sizes))
-    if sizes[0] < 1:
-        raise BadValue("--sizes", str(sizes[0]), "is no number of sequences")
     threads = set_threads()
     with ExitStack() as stack:
         model = open_model(args, stack)

@@ -16,13 +16,13 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from benchmarks.activity import prompt_bytes
+from benchmarks.arguments import add_model, positive_whole
 from benchmarks.contest import Lane, Measured, Task, play
 from benchmarks.ours import Facts, load
 from benchmarks.probe import Probe
 from benchmarks.shapes import SHAPES
 from benchmarks.synthetic import build
 from cpu_ops.topology import set_threads
-from models.bits import FORMAT_NAMES
 from models.command import run
 from models.pack import packed
 from models.packed import PackedModel
@@ -41,11 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="benchmarks.decode", description="Tokens per second, dense beside split, against the roofline.")
-    parser.add_argument("--shape", choices=("bundled", *SHAPES), default="bundled")
-    parser.add_argument("--format", choices=FORMAT_NAMES, help="of the bundled model; synthetic ones are int4")
-    parser.add_argument("--work", type=Path, help="where synthetic models are written and kept (default: a folder that is removed)")
-    parser.add_argument("--tokens", type=int, default=32, help="tokens decoded in a run (default: 32)")
-    parser.add_argument("--rounds", type=int, default=3, help="runs of each kind (default: 3)")
+    add_model(parser)
+    parser.add_argument("--tokens", type=positive_whole, default=32, help="tokens decoded in a run (default: 32)")
+    parser.add_argument("--rounds", type=positive_whole, default=3, help="runs of each kind (default: 3)")
     return parser
 
 

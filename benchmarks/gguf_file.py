@@ -23,10 +23,10 @@ Matrix = NDArray[np.uint8]
 
 
 def write_gguf(name: str, spec: ModelSpec, path: Path, seed: int = 0) -> Path:
-    """The file at `path`, written now if it is not there. DoesNotFit when the disk is too small."""
-    if path.is_file():
+    """The file at `path`, written now if it is not there, or not of this size. DoesNotFit when the disk is too small."""
+    if path.is_file() and 0 <= path.stat().st_size - tensor_bytes(spec) <= ROUGH_HEADER_BYTES:
         return path
-    check_disk(path.parent, matrix_bytes(spec) + ROUGH_HEADER_BYTES)
+    check_disk(path.parent, tensor_bytes(spec) + ROUGH_HEADER_BYTES)
     gguf: Any = importlib.import_module("gguf")
     with whole_file(path) as part:
         writer = gguf.GGUFWriter(part, "llama")
@@ -39,8 +39,10 @@ def write_gguf(name: str, spec: ModelSpec, path: Path, seed: int = 0) -> Path:
     return path
 
 
-def matrix_bytes(spec: ModelSpec) -> int:
-    return (spec.embedding_parameters + spec.attention_parameters + spec.neuron_parameters) // GROUP * BLOCK_BYTES
+def tensor_bytes(spec: ModelSpec) -> int:
+    """Of the matrices and of the norms, which are float32."""
+    weights = spec.embedding_parameters + spec.attention_parameters + spec.neuron_parameters
+    return weights // GROUP * BLOCK_BYTES + (2 * spec.n_layers + 1) * spec.hidden * 4
 
 
 def add_metadata(writer: Any, name: str, spec: ModelSpec) -> None:

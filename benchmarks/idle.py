@@ -16,6 +16,7 @@ from pathlib import Path
 
 import psutil
 
+from benchmarks.arguments import positive
 from benchmarks.process import serving
 from models.command import run
 from models.paths import BUNDLED_NAME
@@ -28,7 +29,7 @@ SETTLE_SECONDS = 0.5  # OpenMP's threads wait awake for some milliseconds, the c
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="benchmarks.idle", description="Processor time of a server that nobody asks.")
     parser.add_argument("--model", default=BUNDLED_NAME, help="default: %(default)s")
-    parser.add_argument("--seconds", type=float, default=10, help="of silence (default: %(default)s)")
+    parser.add_argument("--seconds", type=positive, default=10, help="of silence (default: %(default)s)")
     args = parser.parse_args(argv)
     return run(lambda: benchmark(args))
 

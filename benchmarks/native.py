@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 import cpu_ops
+from benchmarks.arguments import positive_whole
 from cpu_ops.native import NativeFfn
 from cpu_ops.topology import set_threads
 from models.bank import NeuronBank
@@ -31,7 +32,7 @@ HIDDEN, NEURONS = 64, 64
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="benchmarks.native", description="What a call of a bank's region costs by its address.")
-    parser.add_argument("--calls", type=int, default=2000, help="of each kind, in turn (default: %(default)s)")
+    parser.add_argument("--calls", type=positive_whole, default=2000, help="of each kind, in turn (default: %(default)s)")
     args = parser.parse_args(argv)
     return run(lambda: benchmark(args))
 

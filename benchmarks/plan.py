@@ -13,18 +13,16 @@ import statistics
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from benchmarks.activity import Activity
+from benchmarks.arguments import add_model, positive_whole
 from benchmarks.contest import Task, settled
 from benchmarks.decode import open_model
 from benchmarks.ours import Ours, load
 from benchmarks.probe import Probe
-from benchmarks.shapes import SHAPES
 from cpu_ops.topology import set_threads
-from models.bits import FORMAT_NAMES
 from models.command import run
 from models.manifest import Manifest
 from models.spec import ModelSpec
@@ -59,11 +57,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="benchmarks.plan", description="Predicted tokens per second beside measured ones.")
-    parser.add_argument("--shape", choices=("bundled", *SHAPES), default="bundled")
-    parser.add_argument("--format", choices=FORMAT_NAMES, help="of the bundled model; synthetic ones are int4")
-    parser.add_argument("--work", type=Path, help="where synthetic models are written and kept (default: a folder that is removed)")
-    parser.add_argument("--tokens", type=int, default=32, help="tokens decoded in a run (default: 32)")
-    parser.add_argument("--rounds", type=int, default=3, help="each measures the hardware anew (default: 3)")
+    add_model(parser)
+    parser.add_argument("--tokens", type=positive_whole, default=32, help="tokens decoded in a run (default: 32)")
+    parser.add_argument("--rounds", type=positive_whole, default=3, help="each measures the hardware anew (default: 3)")
     return parser
 
 

@@ -11,6 +11,7 @@ import psutil
 
 from models.errors import ThermoclineError
 
+PATIENCE_SECONDS = 60.0  # for a server that was told to stop
 START = "import sys; from server.cli import main; sys.exit(main())"
 
 
@@ -29,4 +30,13 @@ def serving(model: str, *flags: str, log: Path | None = None) -> Iterator[tuple[
                 raise ThermoclineError(f"`server run {model}` ended before it was ready")
             yield psutil.Process(process.pid), url
         finally:
-            process.terminate()
+            stop(process)
+
+
+def stop(process: "subprocess.Popen[str]") -> None:
+    """As a person would: asks, then insists."""
+    process.terminate()
+    try:
+        process.wait(PATIENCE_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()

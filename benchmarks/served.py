@@ -10,12 +10,11 @@ import numpy as np
 import tokenizers
 from tokenizers import models, pre_tokenizers
 
-from benchmarks.planted import FIRING
+from benchmarks.planted import FIRING, PASSING
 from benchmarks.shapes import SHAPES
-from benchmarks.synthetic import build, link_or_copy
+from benchmarks.synthetic import build, is_written, link_or_copy
 from models.layout import MANIFEST_FILE, SPINE_FILE, layer_file
 from models.manifest import Manifest
-from models.packed import PackedModel
 from models.paths import whole_file
 from models.tokenizer import TOKENIZER_FILE
 from profiles.firing import FiringProfile, save_profile
@@ -28,7 +27,7 @@ def served(shape: str, work: Path) -> Path:
     """The folder to serve, under `work`, made where it is missing; the profile goes where the server looks for it."""
     model, folder = build(shape, SHAPES[shape], work / f"synthetic-{shape}"), work / f"served-{shape}"
     own = model.manifest.model_copy(update={"fingerprint": f"{shape}:served:{model.manifest.fingerprint}", "source": str(folder)})
-    if not (folder / MANIFEST_FILE).is_file() or PackedModel.open(folder).manifest.fingerprint != own.fingerprint:
+    if not is_written(folder, own.spec, own.fingerprint):
         for name in (SPINE_FILE, *(layer_file(layer) for layer in range(own.spec.n_layers))):
             with whole_file(folder / name) as part:
                 link_or_copy(model.folder / name, part)
@@ -52,8 +51,9 @@ def tokenizer_of_words(vocab: int) -> tokenizers.Tokenizer:
 
 
 def flat_profile(manifest: Manifest) -> FiringProfile:
-    """Every neuron fires as often as was planted."""
+    """Every neuron fires, and every gate passes, as often as was planted on the average."""
     spec = manifest.spec
-    fired = np.full((spec.n_banks, spec.n_neurons), round(FIRING * PROFILE_TOKENS), np.uint32)
+    passing = PASSING if spec.rule.kind == "gated_both" else FIRING
+    fired, passed = (np.full((spec.n_banks, spec.n_neurons), round(rate * PROFILE_TOKENS), np.uint32) for rate in (FIRING, passing))
     routed = np.full(spec.n_banks, PROFILE_TOKENS, np.uint32)
-    return FiringProfile(fired, fired, routed, PROFILE_TOKENS, fired // 2, manifest.fingerprint, "none: as it was planted")
+    return FiringProfile(fired, passed, routed, PROFILE_TOKENS, fired // 2, manifest.fingerprint, "none: as it was planted")

@@ -21,6 +21,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from benchmarks.arguments import positive_whole
 from benchmarks.hostile import PATH
 from benchmarks.process import serving
 from benchmarks.served import served, word
@@ -61,9 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--model", default=BUNDLED_NAME, help="default: %(default)s")
     parser.add_argument("--shape", choices=tuple(SHAPES), help="a synthetic model instead")
     parser.add_argument("--work", type=Path, help="where that is written and kept (default: a folder that is removed)")
-    parser.add_argument("--streams", type=int, nargs="+", default=[1, 4, 8, 16], metavar="N", help="default: 1 4 8 16")
-    parser.add_argument("--tokens", type=int, default=64, help="written by each; default: %(default)s")
-    parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
+    parser.add_argument("--streams", type=positive_whole, nargs="+", default=[1, 4, 8, 16], metavar="N", help="default: 1 4 8 16")
+    parser.add_argument("--tokens", type=positive_whole, default=64, help="written by each; default: %(default)s")
+    parser.add_argument("--rounds", type=positive_whole, default=3, help="default: %(default)s")
     args = parser.parse_args(argv)
     return run(lambda: benchmark(args))
 

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.arguments import positive_whole
 from benchmarks.ours import load, random_prompt
 from benchmarks.shapes import SHAPES
 from benchmarks.synthetic import build
@@ -44,8 +45,8 @@ ROOM = 1000  # tokens that the stream may write in all
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="benchmarks.stall", description="Seconds between the tokens of a stream while a prompt arrives.")
     parser.add_argument("--shape", choices=tuple(SHAPES), default="1.1b")
-    parser.add_argument("--prompt", type=int, default=4000, help="its tokens; default: %(default)s")
-    parser.add_argument("--stall-ms", type=int, default=DEFAULT_STALL_MS, help="the server's --max-stall; default: %(default)s")
+    parser.add_argument("--prompt", type=positive_whole, default=4000, help="its tokens; default: %(default)s")
+    parser.add_argument("--stall-ms", type=positive_whole, default=DEFAULT_STALL_MS, help="the server's --max-stall; default: %(default)s")
     parser.add_argument("--free", action="store_true", help="chunks of the largest size instead")
     parser.add_argument("--work", type=Path, help="where the model is written and kept (default: a folder that is removed)")
     args = parser.parse_args(argv)

@@ -15,20 +15,18 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.arguments import add_model, positive_whole
 from benchmarks.contest import Task, settled
 from benchmarks.decode import open_model, probe
 from benchmarks.ours import Ours, load, random_prompt, step
-from benchmarks.shapes import SHAPES
 from cpu_ops.kernels.replay import timed_replay
 from cpu_ops.replay import Recorded, recorded_for
 from cpu_ops.topology import set_threads
-from models.bits import FORMAT_NAMES
 from models.command import run
 from models.errors import ThermoclineError
 from models.kv_cache import KvCache
@@ -62,12 +60,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="benchmarks.step", description="Where the time of a decode step goes.")
-    parser.add_argument("--shape", choices=("bundled", *SHAPES), default="bundled")
-    parser.add_argument("--format", choices=FORMAT_NAMES, help="of the bundled model; synthetic ones are int4")
+    add_model(parser)
     parser.add_argument("--mode", choices=("dense", "exact", "predictor"), default="exact")
-    parser.add_argument("--work", type=Path, help="where synthetic models are written and kept (default: a folder that is removed)")
-    parser.add_argument("--context", type=int, default=64, help="tokens before the first measured one (default: 64)")
-    parser.add_argument("--tokens", type=int, default=100, help="steps measured each way (default: 100)")
+    parser.add_argument("--context", type=positive_whole, default=64, help="tokens before the first measured one (default: 64)")
+    parser.add_argument("--tokens", type=positive_whole, default=100, help="steps measured each way (default: 100)")
     return parser
 
 
@@ -91,8 +87,7 @@ def benchmark(args: argparse.Namespace) -> int:
 def measure(way: Transformer, task: Task, tokens: int) -> tuple[list[float], list[Dissected], Recorded]:
     """Seconds of whole steps, and the parts of as many others; they take turns."""
     cache = KvCache(way.spec, slots=1, context=task.prompt + task.tokens)
-    if task.prompt:
-        step(way, cache, random_prompt(way, task.prompt, 0), range(task.prompt), [0] * task.prompt)
+    step(way, cache, random_prompt(way, task.prompt, 0), range(task.prompt), [0] * task.prompt)
     token, whole, parts, positions = torch.zeros(1, dtype=torch.int64), list[float](), list[Dissected](), iter(range(task.prompt, 1 << 30))
     for _ in range(WARM_STEPS):
         token = step(way, cache, token, [next(positions)], [0])

@@ -89,7 +89,7 @@ class Weights:
 def build(name: str, spec: ModelSpec, folder: Path, seed: int = 0) -> PackedModel:
     """The packed model in `folder`, written now if it is not there. DoesNotFit when the disk is too small."""
     fingerprint = f"planted-{VERSION}:{seed}"
-    if not is_written(folder, fingerprint):
+    if not is_written(folder, spec, fingerprint):
         formats = Formats.of(FORMAT)
         sizes = computed_sizes(spec, formats)
         manifest = Manifest(
@@ -110,8 +110,12 @@ def build(name: str, spec: ModelSpec, folder: Path, seed: int = 0) -> PackedMode
     return PackedModel.open(folder)
 
 
-def is_written(folder: Path, fingerprint: str) -> bool:
-    return (folder / MANIFEST_FILE).is_file() and PackedModel.open(folder).manifest.fingerprint == fingerprint
+def is_written(folder: Path, spec: ModelSpec, fingerprint: str) -> bool:
+    """Whether the folder has what is wanted, and not what a name stood for in an older version."""
+    if not (folder / MANIFEST_FILE).is_file():
+        return False
+    manifest = PackedModel.open(folder).manifest
+    return manifest.spec == spec and manifest.fingerprint == fingerprint
 
 
 def write_layers(weights: Weights, manifest: Manifest, folder: Path) -> None:

@@ -24,6 +24,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.arguments import positive_whole
 from benchmarks.contest import Contender, Lane, Task, play
 from benchmarks.gguf_file import write_gguf
 from benchmarks.goals import BATCH, DECODE_MODES, MEMORY_GOAL, PEER, rows_of, speed
@@ -77,9 +78,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--shape", choices=tuple(SHAPES), nargs="+", default=list(SHAPES))
     parser.add_argument("--only", default=",".join(PARTS), help=f"some of {','.join(PARTS)} (default: all)")
     parser.add_argument("--work", type=Path, help="where models are written and kept (default: a folder that is removed)")
-    parser.add_argument("--tokens", type=int, default=24, help="tokens decoded in a run (default: 24)")
-    parser.add_argument("--rounds", type=int, default=3, help=f"runs of each kind; of long ones at most {LONG_ROUNDS} (default: 3)")
-    parser.add_argument("--threads", type=int, default=2, help="of either side, and of the probe (default: 2)")
+    parser.add_argument("--tokens", type=positive_whole, default=24, help="tokens decoded in a run (default: 24)")
+    parser.add_argument(
+        "--rounds", type=positive_whole, default=3, help=f"runs of each kind; of long ones at most {LONG_ROUNDS} (default: 3)"
+    )
+    parser.add_argument("--threads", type=positive_whole, default=2, help="of either side, and of the probe (default: 2)")
     return parser
 
 

@@ -13,7 +13,7 @@ MOST_HEAD_BYTES = 1 << 16
 
 
 class Gone(Exception):
-    """The server closed the connection without an answer."""
+    """The server closed the connection without an answer, or said what is none."""
 
 
 @dataclass(slots=True)
@@ -31,7 +31,7 @@ class Wire:
         """Reads status and headers; Gone when none come."""
         try:
             lines = (await self.reader.readuntil(END)).decode("latin-1").split("\r\n")
-        except (asyncio.IncompleteReadError, ConnectionError):
+        except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, ConnectionError):
             raise Gone from None
         self.status = int(lines[0].split()[1])
         self.headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:] if line)}

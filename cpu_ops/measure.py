@@ -127,6 +127,7 @@ class Played:
     def of(cls, call: Callable[[], object]) -> "Played":
         with recording() as tape:
             call()
+        assert tape.stranger is None, tape.stranger  # it would be left out, and what is measured seem too fast
         return cls(tape, calls_of(tape))
 
     def __call__(self) -> None:

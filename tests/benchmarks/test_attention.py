@@ -26,7 +26,7 @@ def test_layers_are_as_many_as_the_footprint_takes() -> None:
     assert 0 <= attention.FOOTPRINT - 100 * spec.kv_bytes_per_token() < 100 * spec.kv_bytes_per_token() / spec.n_layers
 
 
-@pytest.mark.parametrize("wrong", ["8", "8:3:64", "a:b:c", "8:0:64"])
+@pytest.mark.parametrize("wrong", ["8", "8:3:64", "a:b:c", "8:0:64", "4:4:40"])
 def test_heads_that_are_none_are_refused_in_one_line(wrong: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert attention.main(["--heads", wrong, "--context", "5"]) == 2
     assert "--heads" in capsys.readouterr().err

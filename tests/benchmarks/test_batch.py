@@ -39,5 +39,6 @@ def test_the_table_tells_gain_and_ratio_round_by_round() -> None:
 
 
 def test_no_sequences_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    assert batch.main(["--sizes", "0"]) == 2
+    with pytest.raises(SystemExit, match="2"):
+        batch.main(["--sizes", "0"])
     assert "--sizes" in capsys.readouterr().err

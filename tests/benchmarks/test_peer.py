@@ -1,6 +1,7 @@
 """The file written for the peer opens there and computes; without its packages their names are said."""
 
 import importlib.util
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 
 from benchmarks import peer
 from benchmarks.contest import Task
-from benchmarks.gguf_file import matrix_bytes, write_gguf
+from benchmarks.gguf_file import tensor_bytes, write_gguf
 from benchmarks.versus import build_peer
 from benchmarks.worker import Worker
 from tests.benchmarks.test_synthetic import SMALL
@@ -20,9 +21,15 @@ needs_peer = pytest.mark.skipif(bool(peer.peer_missing()), reason="llama-cpp-pyt
 @needs_gguf
 def test_the_file_holds_four_and_a_half_bits_a_weight_and_is_written_once(tmp_path: Path) -> None:
     path = write_gguf("small", SMALL, tmp_path / "small.gguf")
-    assert matrix_bytes(SMALL) < path.stat().st_size < matrix_bytes(SMALL) + 100_000
+    assert tensor_bytes(SMALL) < path.stat().st_size < tensor_bytes(SMALL) + 100_000
     stamp = path.stat().st_mtime_ns
     assert write_gguf("small", SMALL, path).stat().st_mtime_ns == stamp
+
+
+@needs_gguf
+def test_a_file_of_other_shapes_under_the_name_is_written_again(tmp_path: Path) -> None:
+    path = write_gguf("small", replace(SMALL, n_layers=2), tmp_path / "small.gguf")
+    assert write_gguf("small", SMALL, path).stat().st_size > tensor_bytes(SMALL)
 
 
 @needs_peer

@@ -8,11 +8,20 @@ import pytest
 from benchmarks import served as made
 from benchmarks.serving import sentences
 from benchmarks.shapes import SHAPES, TINY_LLAMA
+from benchmarks.synthetic import build
 from models.packed import PackedModel
+from models.spec import FfnRule
 from models.tokenizer import IncrementalDecoder, Tokenizer
 from profiles.shelf import profile_of
 
 SMALL = replace(TINY_LLAMA, n_layers=2, hidden=256, n_heads=4, n_kv_heads=1, n_neurons=128, vocab=500)
+
+
+def test_the_profile_of_two_rectifiers_has_gates_that_pass_in_vain(tmp_path: Path) -> None:
+    both = replace(SMALL, rule=FfnRule("gated_both", "relu"))
+    profile = made.flat_profile(build("both", both, tmp_path).manifest)
+    assert profile.rate.mean() == pytest.approx(0.1)
+    assert (profile.gate_passed == 3 * profile.fired).all()
 
 
 def test_it_is_whole_and_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -108,6 +108,12 @@ def test_a_second_build_finds_the_first(model: PackedModel) -> None:
     assert (model.folder / "spine.bin").stat().st_mtime_ns == stamp
 
 
+def test_a_model_of_other_shapes_under_the_name_is_written_again(tmp_path: Path) -> None:
+    build("small", SMALL, tmp_path)
+    wider = replace(SMALL, n_neurons=704)
+    assert build("small", wider, tmp_path).load_banks(3)[0][1].up.n == 704
+
+
 def test_the_same_seed_gives_the_same_bytes(model: PackedModel, tmp_path: Path) -> None:
     again = build("small", SMALL, tmp_path / "again")
     assert (again.folder / layer_file(0)).read_bytes() == (model.folder / layer_file(0)).read_bytes()

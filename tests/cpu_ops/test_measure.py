@@ -71,3 +71,9 @@ def test_warming_up_leaves_nothing_to_compile() -> None:
 
 def compiled_signatures() -> int:
     return sum(len(getattr(kernel, "signatures", [])) for kernel in (decode.decode, ffn.ffn, linear.linear))
+
+
+def test_what_torch_computes_is_not_played_back_and_so_not_measured() -> None:
+    x = torch.ones(1)
+    with pytest.raises(AssertionError, match="mul"):
+        measure.Played.of(lambda: x * 2)

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from models.arena import allocate
 from models.bank import NeuronBank
@@ -28,12 +30,13 @@ from models.layout import (
 )
 from models.manifest import REMEDY, Manifest, computed_sizes, load_manifest
 from models.predictor import ABOVE_ZERO, Predictor
-from models.reading import Span, contiguous, in_parallel, opened, read, scattered
+from models.reading import Span, contiguous, opened, read, scattered, shared_out
 from models.rows import Rows
 from models.spine import Entrance, LayerSpine, Norm, Spine
 
 JOB_BYTES = 1 << 22  # of the spine, that a thread reads at once
 
+B = TypeVar("B")
 Allocate = Callable[[int], Tensor]  # bytes -> uint8 [bytes] in CPU memory
 
 
@@ -62,7 +65,31 @@ class PackedModel:
 
     def load_spine(self, device: torch.device | str = "cpu", allocate: Allocate = allocate) -> Spine:
         """Everything but the neurons, put where `allocate` says (called from several threads) when `device` is the CPU."""
-        tensors = self._tensors([name for name in self.manifest.spine if not is_predictor(name)], device, allocate)
+        return self._spine(self._tensors(self._spine_names, device, allocate))
+
+    def load(
+        self, load_layer: Callable[[int], B], device: torch.device | str = "cpu", allocate: Allocate = allocate, *, quiet: bool = True
+    ) -> tuple[Spine, list[B]]:
+        """The spine as `load_spine` gives it, and load_layer(layer) of every layer: one set of threads, none of which waits in between."""
+        layers: dict[int, B] = {}
+        tensors: dict[str, Rows] = {}
+        with opened(self.folder / SPINE_FILE) as descriptor:
+
+            def load_one(job: int | list[str]) -> None:
+                if isinstance(job, int):
+                    layers[job] = load_layer(job)
+                else:
+                    tensors.update((name, self._rows(descriptor, device, allocate, name)) for name in job)
+
+            jobs = [*range(self.manifest.spec.n_layers), *self._jobs(self._spine_names)]  # the smallest last: threads end together
+            shared_out(load_one, tqdm(jobs, "loading", unit=" parts", disable=quiet))
+        return self._spine(tensors), [layers[layer] for layer in range(self.manifest.spec.n_layers)]
+
+    @property
+    def _spine_names(self) -> list[str]:
+        return [name for name in self.manifest.spine if not is_predictor(name)]
+
+    def _spine(self, tensors: Mapping[str, Rows]) -> Spine:
         layers = [layer_spine(tensors, layer) for layer in range(self.manifest.spec.n_layers)]
         head = tensors["embed" if self.manifest.spec.tied_head else "head"]
         return Spine(_entrance(tensors), layers, _norm(tensors, "norm"), head, tensors.get("project_out"))
@@ -92,7 +119,7 @@ class PackedModel:
     def _tensors(self, names: Sequence[str], device: torch.device | str, take: Allocate) -> dict[str, Rows]:
         with opened(self.folder / SPINE_FILE) as descriptor:
             one = partial(self._rows, descriptor, device, take)
-            loaded = in_parallel(lambda some: [one(name) for name in some], self._jobs(names))
+            loaded = shared_out(lambda some: [one(name) for name in some], self._jobs(names))
             return dict(zip(names, chain.from_iterable(loaded), strict=True))
 
     def _jobs(self, names: Sequence[str]) -> Iterator[list[str]]:

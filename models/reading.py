@@ -12,6 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event, Lock
 from typing import Any, TypeVar
 
 import numpy as np
@@ -41,17 +42,12 @@ class Span:
     offset: int
     pieces: Pieces
 
-    @property
-    def ends(self) -> Pieces:
-        """Where in the file each piece ends."""
-        ends: Pieces = self.offset + self.pieces[:, 1].cumsum()
-        return ends
-
-    def calls(self) -> Iterator["Span"]:
-        """Spans of at most PIECES pieces each."""
-        starts = np.concatenate(([self.offset], self.ends))
-        firsts = range(0, len(self.pieces), PIECES)
-        return (Span(int(starts[first]), self.pieces[first : first + PIECES]) for first in firsts)
+    def calls(self) -> Iterator[tuple["Span", int]]:
+        """Spans of at most PIECES pieces each, and the bytes of each."""
+        offset, starts = self.offset, np.arange(0, len(self.pieces), PIECES)
+        for start, count in zip(starts.tolist(), np.add.reduceat(self.pieces[:, 1], starts).tolist() if len(starts) else [], strict=True):
+            yield Span(offset, self.pieces[start : start + PIECES]), count
+            offset += count
 
 
 @contextmanager
@@ -94,23 +90,54 @@ def in_parallel(load: Callable[[J], R], jobs: Iterable[J]) -> Iterator[R]:
             yield ahead.popleft().result()
 
 
+def shared_out(load: Callable[[J], R], jobs: Iterable[J]) -> list[R]:
+    """load(job) for every job, in their order. READERS threads, the caller's among them, each take the next one when they are done.
+
+    An error ends the taking, and is raised when every thread has ended. Nothing is handed over, so a model of 0.7 GB is there in 74 ms
+    instead of the 81 with `in_parallel`.
+    """
+    lock, ended, waiting = Lock(), Event(), enumerate(jobs)
+    results: dict[int, R] = {}
+
+    def taken() -> tuple[int, J] | None:
+        with lock:
+            return None if ended.is_set() else next(waiting, None)
+
+    def work() -> None:
+        try:
+            while (numbered := taken()) is not None:
+                results[numbered[0]] = load(numbered[1])
+        except BaseException:
+            ended.set()
+            raise
+
+    with ThreadPoolExecutor(READERS - 1) as pool:
+        others = [pool.submit(work) for _ in range(READERS - 1)]
+        work()
+        for other in others:
+            other.result()
+    return [results[number] for number in range(len(results))]
+
+
 def read(descriptor: int, spans: Iterable[Span]) -> None:
     """Fills every span, without the GIL. The memory must stay; BadArtefact when the file ends too early."""
     for span in spans:
-        for call in span.calls():
-            _read_pieces(descriptor, call)
+        for call, count in span.calls():
+            _read_pieces(descriptor, call, count)
 
 
-def _read_pieces(descriptor: int, span: Span) -> None:
+def _read_pieces(descriptor: int, span: Span, count: int) -> None:
     """Nearly always one call; sizes were checked when the folder was opened, so an early end is a changed file."""
-    pieces, offset, end = span.pieces, span.offset, int(span.ends[-1])
+    pieces, offset, end = span.pieces, span.offset, span.offset + count
     while offset < end:
-        got = _preadv(descriptor, pieces.ctypes.data, len(pieces), offset)
+        got = int(_preadv(descriptor, pieces.ctypes.data, len(pieces), offset))
         if got < 0:
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
         if got == 0:
             raise BadArtefact(Path(f"/proc/self/fd/{descriptor}").readlink(), "became shorter while it was read", REMEDY)
-        pieces, offset = _after(pieces, got), offset + got
+        offset += got
+        if offset < end:
+            pieces = _after(pieces, got)
 
 
 def _after(pieces: Pieces, done: int) -> Pieces:

@@ -5,18 +5,18 @@ Knows the machine; knows no HTTP. Everything made here is kept, so that the next
 
 import gc
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 import cpu_ops
 import gpu_ops
 from cpu_ops.topology import release_threads, set_threads
 from gpu_ops.transfer import Staging
-from models.arena import Arena, neurons_room, spine_room
+from models.arena import Arena, allocate, neurons_room, spine_room
 from models.chat import ChatTemplate
 from models.errors import BadArtefact, BadCheckpoint, BadValue
 from models.kv_cache import KvCache
@@ -26,7 +26,6 @@ from models.pack import packed
 from models.packed import Allocate, PackedModel
 from models.predictor_folder import open_predictor_folder
 from models.predictors import Available, available, pack_predictors
-from models.reading import in_parallel
 from models.step import Step
 from models.tokenizer import Tokenizer
 from models.transformer import Transformer
@@ -237,8 +236,9 @@ def load_model(
     ops: Ops = gpu_ops if device.type == "cuda" else cpu_ops
     on_cpu = device.type == "cpu"
     arena = Arena(neurons_room(model.manifest, plan.hot) + (spine_room(model.manifest) if on_cpu else 0))
-    ffn = SplitFfn(spec.rule, load_banks(model, profile, plan, device, arena.take, predictors, quiet=quiet), staging)
-    spine = model.load_spine(device, arena.take) if on_cpu else model.load_spine(device)
+    load_layer = layer_loader(model, profile, plan, device, arena.take, predictors)
+    spine, banks = model.load(load_layer, device, arena.take if on_cpu else allocate, quiet=quiet)
+    ffn = SplitFfn(spec.rule, banks, staging)
     transformer = Transformer(spec, spine, ffn, ops, device=device, repeat=cpu_ops.replayed if ffn.repeats else None)
     cache = KvCache(spec, slots=plan.question.slots, context=plan.question.context, device=device)
     watching = WatchingFfn(ffn, watch.layout)
@@ -247,28 +247,26 @@ def load_model(
     return forward, cache, Held.count(spine, ffn.banks, cache, device)
 
 
-def load_banks(
+def layer_loader(
     model: PackedModel,
     profile: FiringProfile,
     plan: Placement,
     device: torch.device,
-    allocate: Allocate,
+    take: Allocate,
     predictors: Available | None = None,
-    *,
-    quiet: bool = False,
-) -> list[list[SplitBank]]:
-    """[L][E]: each bank in the profile's order, its first `plan.hot` neurons on `device`; for the others, what predicts them."""
+) -> Callable[[int], list[SplitBank]]:
+    """What loads a layer's banks [E]: in the profile's order, its first `plan.hot` neurons on `device`; and what predicts the others."""
     order, spec = torch.from_numpy(profile.order), model.manifest.spec
 
     def load_layer(layer: int) -> list[SplitBank]:
         banks = slice(layer * spec.n_experts, (layer + 1) * spec.n_experts)
-        parted = model.load_banks(layer, order[banks], plan.hot[banks], device, allocate)
+        parted = model.load_banks(layer, order[banks], plan.hot[banks], device, take)
         if predictors is None:
             return [SplitBank(hot, cold) for hot, cold in parted]
         naming = [one[own[len(hot) :]] for one, own, (hot, _) in zip(predictors.load(layer), order[banks], parted, strict=True)]
         return [SplitBank(hot, cold, predictor) for (hot, cold), predictor in zip(parted, naming, strict=True)]
 
-    return list(tqdm(in_parallel(load_layer, range(spec.n_layers)), "loading", total=spec.n_layers, unit=" layers", disable=quiet))
+    return load_layer
 
 
 def warm_up(forward: Watched, chunk: int, slots: int, pace: Pace, device: torch.device) -> None:

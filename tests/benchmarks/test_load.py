@@ -7,16 +7,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.load import apart, main, pieces, read_all, resident
+from benchmarks.load import apart, in_turn, main, pieces, read_all, resident
 from models.layout import layer_file
 from models.library import known_manifest
 from models.packed import PackedModel
 from tests.conftest import PackedOf
 
 
-def test_its_last_line_is_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("extra", [[], ["--cold", "--rounds", "1"]])
+def test_its_last_line_is_json(
+    extra: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("THERMOCLINE_HOME", str(tmp_path))
-    assert main(["--shape", "bundled", "--format", "int8"]) == 0
+    assert main(["--shape", "bundled", "--format", "int8", *extra]) == 0
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
     manifest = known_manifest("bundled", "int8")
     assert result["kept_bytes"] == manifest.spine_bytes + manifest.neurons_bytes
@@ -36,6 +39,10 @@ def test_layers_that_share_a_file_are_copied_apart_and_hold_the_same(tmp_path: P
     assert len({path.stat().st_ino for path in copied.folder.glob("layer-0*.bin")}) == shared.manifest.spec.n_layers > 1
     spine = sorted((offset, count) for path, offset, count in pieces(copied) if path.name == "spine.bin")
     assert all(offset + count <= following for (offset, count), (following, _) in pairwise(spine))
+
+
+def test_each_turn_another_is_first() -> None:
+    assert [in_turn("abc", turn) for turn in range(4)] == [[*"abc"], [*"bca"], [*"cab"], [*"abc"]]
 
 
 def test_resident_memory_follows_what_is_touched() -> None:

@@ -20,6 +20,7 @@ from models.errors import BadArtefact
 from models.formats import FORMATS
 from models.pack import pack
 from models.packed import PackedModel
+from models.spine import Spine
 from tests.checkpoints import make_by_hand
 from tests.conftest import CheckpointOf, PackedOf
 
@@ -101,6 +102,39 @@ def test_cold_rows_go_where_the_caller_says(packed_of: PackedOf) -> None:
     assert arena.data_ptr() <= cold.gate.planes[0].data_ptr() < arena.data_ptr() + used
 
 
+@pytest.mark.parametrize("variant", ["tied", "mlp_bias", "mixtral"])
+def test_a_model_is_loaded_whole_as_it_is_in_parts(variant: str, packed_of: PackedOf) -> None:
+    model = packed_of(variant, "int8")
+    spine, banks = model.load(lambda layer: model.load_banks(layer))
+    for layer, loaded in enumerate(banks):
+        for (_, one), (_, other) in zip(loaded, model.load_banks(layer), strict=True):
+            assert_same_bank(one, other)
+    for left, right in zip(spine_planes(spine), spine_planes(model.load_spine()), strict=True):
+        assert torch.equal(left, right)
+    assert len(banks) == model.manifest.spec.n_layers
+
+
+def spine_planes(spine: Spine) -> list[Tensor]:
+    """Of its matrices, and the gains of its norms."""
+    matrices = [spine.entrance.embed, spine.head, *(rows for layer in spine.layers for rows in (layer.qkv, layer.o))]
+    norms = [spine.norm, *(norm for layer in spine.layers for norm in (layer.attention_norm, layer.ffn_norm))]
+    return [plane for rows in matrices for plane in rows.planes] + [norm.gain for norm in norms if norm is not None]
+
+
+def test_a_layer_that_cannot_be_loaded_is_heard(packed_of: PackedOf) -> None:
+    model = packed_of("relu", "int8")
+    with pytest.raises(IndexError):
+        model.load(lambda layer: [0][layer])
+
+
+@pytest.mark.parametrize("quiet", [True, False])
+def test_loading_shows_how_far_it_is(quiet: bool, packed_of: PackedOf, capsys: pytest.CaptureFixture[str]) -> None:
+    model = packed_of("relu", "int8")
+    model.load(lambda layer: model.load_banks(layer), quiet=quiet)
+    shown = capsys.readouterr().err
+    assert shown == "" if quiet else "loading: 100%" in shown
+
+
 MEASURED_LOADER = """
 import sys
 from functools import reduce
@@ -108,6 +142,7 @@ from operator import getitem
 from pathlib import Path
 import torch
 from models.packed import PackedModel
+from models.spine import Spine
 from tests.models.running import peak_bytes
 torch.set_num_threads(1)
 

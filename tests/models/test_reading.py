@@ -1,8 +1,9 @@
 """Bytes of a file, each where it was wanted: any sizes, cut anywhere, short reads included."""
 
 import ctypes
+from collections.abc import Iterator
 from pathlib import Path
-from threading import Event
+from threading import Event, get_ident
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from models import reading
 from models.errors import BadArtefact
-from models.reading import READERS, contiguous, in_parallel, opened, read, scattered
+from models.reading import READERS, contiguous, in_parallel, opened, read, scattered, shared_out
 
 OFFSET = 3
 
@@ -90,3 +91,46 @@ def test_jobs_in_parallel_come_back_in_their_order() -> None:
 def test_a_job_that_fails_is_heard() -> None:
     with pytest.raises(ZeroDivisionError):
         list(in_parallel(lambda job: 1 // job, [1, 0, 1]))
+
+
+def test_shared_out_jobs_come_back_in_their_order_though_each_thread_takes_the_next() -> None:
+    """Every other job waits for its neighbour, so two threads have to be at work."""
+    gates, workers = [Event() for _ in range(4)], set[int]()
+
+    def load(job: int) -> int:
+        workers.add(get_ident())
+        if job % READERS == 0:
+            assert gates[job + 1].wait(10)
+        gates[job].set()
+        return job * job
+
+    assert shared_out(load, range(4)) == [0, 1, 4, 9]
+    assert get_ident() in workers, "the caller works too"
+    assert len(workers) == READERS
+
+
+def test_no_jobs_are_soon_shared_out() -> None:
+    assert shared_out(str, range(0)) == []
+
+
+@pytest.mark.parametrize("failing", range(4))
+def test_a_shared_out_job_that_fails_is_heard_and_ends_the_taking(failing: int) -> None:
+    begun: list[int] = []
+
+    def load(job: int) -> float:
+        begun.append(job)
+        return 1 / (failing - job)
+
+    with pytest.raises(ZeroDivisionError):
+        shared_out(load, range(10_000))
+    assert failing in begun
+    assert len(begun) < 10_000
+
+
+def test_jobs_that_cannot_be_made_are_heard() -> None:
+    def jobs() -> Iterator[int]:
+        yield 1
+        raise KeyError("no more")
+
+    with pytest.raises(KeyError):
+        shared_out(str, jobs())

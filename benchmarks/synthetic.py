@@ -13,6 +13,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from torch import Tensor
@@ -144,27 +145,36 @@ def link_or_copy(source: Path, target: Path) -> None:
 
 def write_spine(weights: Weights, formats: Formats, path: Path) -> dict[str, StoredTensor]:
     """Embedding, head, last norm, and one layer that all layers point at."""
-    spec = weights.spec
-    apart = torch.ones(1, spec.hidden)
+    stored: dict[str, StoredTensor] = {}
+    with whole_file(path) as part, part.open("wb") as file:
+        for name, format_name, pieces in spine_plan(weights, formats):
+            tensor = write_tensor(file, format_name, pieces)
+            whole = name in ("embed", "head", "norm")
+            stored |= {name: tensor} if whole else {f"layers.{layer}.{name}": tensor for layer in range(weights.spec.n_layers)}
+    return stored
+
+
+def spine_plan(weights: Weights, formats: Formats) -> list[tuple[str, FormatName, Iterator[Tensor]]]:
+    """Names, formats and rows of the tensors, in the order of the file."""
+    ones = torch.ones(1, weights.spec.hidden)
+    apart = ones.clone()
     apart[:, :GROUP] = 0.0
-    plan: list[tuple[str, FormatName, Iterator[Tensor]]] = [
+    return [
         ("embed", formats.embedding, weights.embedding()),
         ("head", formats.embedding, weights.head()),
-        ("norm", "float32", iter([torch.ones(1, spec.hidden)])),
+        ("norm", "float32", iter([ones])),
         ("attention_norm", "float32", iter([apart])),
         ("qkv", formats.spine, weights.qkv()),
         ("o", formats.spine, weights.o()),
-        ("ffn_norm", "float32", iter([torch.ones(1, spec.hidden)])),
+        ("ffn_norm", "float32", iter([ones])),
     ]
-    stored: dict[str, StoredTensor] = {}
-    with whole_file(path) as part, part.open("wb") as file:
-        for name, format_name, pieces in plan:
-            pad_to(file, aligned(file.tell()))
-            offset, rows, width = file.tell(), 0, 0
-            for piece in pieces:
-                file.write(Rows.encode(format_name, piece).records().numpy().data)
-                rows, width = rows + piece.shape[0], piece.shape[1]
-            tensor = StoredTensor(format=format_name, rows=rows, width=width, offset=offset)
-            whole = name in ("embed", "head", "norm")
-            stored |= {name: tensor} if whole else {f"layers.{layer}.{name}": tensor for layer in range(spec.n_layers)}
-    return stored
+
+
+def write_tensor(file: BinaryIO, format_name: FormatName, pieces: Iterator[Tensor]) -> StoredTensor:
+    """Pieces of one tensor, one after the other, from the next aligned place on."""
+    pad_to(file, aligned(file.tell()))
+    offset, rows, width = file.tell(), 0, 0
+    for piece in pieces:
+        file.write(Rows.encode(format_name, piece).records().numpy().data)
+        rows, width = rows + piece.shape[0], piece.shape[1]
+    return StoredTensor(format=format_name, rows=rows, width=width, offset=offset)

@@ -5,6 +5,7 @@ from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from cpu_ops.kernels.bf16 import Bf16Code
@@ -67,6 +68,13 @@ def place(plane: Tensor) -> tuple[int, int]:
     return plane.data_ptr(), plane.stride(0) * plane.element_size()
 
 
+def indices_at(which: Tensor) -> int:
+    """The address of int64 [n] in one piece."""
+    assert which.dtype == torch.int64, which.dtype
+    assert which.is_contiguous()
+    return which.data_ptr()
+
+
 def input_places(x: Input) -> tuple[int, int, int, int]:
     """The numbers of an INPUT block."""
     return *place(x.values), *((0, 0) if x.scales is None else place(x.scales))
@@ -80,4 +88,6 @@ def float_bits(value: float) -> int:
 def check_meets(rows: Rows, x: Input) -> None:
     """Asserts that `x` is what the rows' format multiplies with: kernels read memory and check nothing."""
     assert x.values.shape[1] == rows.k, (x.values.shape, rows.k)
-    assert (x.scales is not None) == BITS[rows.format.name].grouped, rows.format.name
+    grouped = BITS[rows.format.name].grouped
+    assert x.values.dtype == (torch.int8 if grouped else torch.float32), x.values.dtype
+    assert (x.scales is not None) == grouped, rows.format.name

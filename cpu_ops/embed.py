@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from cpu_ops.describe import CODES, rows_address
+from cpu_ops.describe import CODES, indices_at, rows_address
 from cpu_ops.kernels.embed import embed as embed_kernel
 from cpu_ops.tape import fresh, run
 from models import layers
@@ -13,7 +13,6 @@ def embed(rows: Rows, which: Tensor) -> Tensor:
     """Rows of a matrix by index int64 [T] -> float32 [T, k]; NaN for an index that it does not have."""
     if rows.format.name not in CODES:
         return layers.embed(rows, which)
-    assert which.is_contiguous()
     out = fresh(len(which), rows.k)
-    run(embed_kernel, rows_address(rows), which.data_ptr(), len(which), out.data_ptr())
+    run(embed_kernel, rows_address(rows), indices_at(which), len(which), out.data_ptr())
     return out

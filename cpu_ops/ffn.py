@@ -112,7 +112,7 @@ def describe_bank(bank: NeuronBank, rule: FfnRule, predictor: Predictor | None) 
     for name, bias in zip(("first_bias", "second_bias"), biases, strict=True):
         assert bias is None or bias.is_contiguous()
         block[name] = 0 if bias is None else bias.data_ptr()
-    block["n"], block["run"] = len(bank), run_of(len(bank))
+    block["n"], block["run"] = len(bank), run_of(max(len(bank), 1))
     block["kind"], block["activation"] = rule_codes(rule)
     block["threshold"] = rule.threshold
     block["predicted_from"] = 0.0 if predictor is None else predictor.threshold

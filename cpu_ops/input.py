@@ -16,6 +16,7 @@ def input(format: Format, x: Tensor) -> Input:
         return format.input(x)
     tokens, width = x.shape
     assert width % GROUP == 0, width
+    assert x.dtype == torch.float32, x.dtype
     values, scales = fresh(tokens, width, dtype=torch.int8), fresh(tokens, width // GROUP)
     run(quantise, *place(x), tokens, width // GROUP, values.data_ptr(), scales.data_ptr())
     return Input(values, scales)

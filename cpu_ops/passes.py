@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from cpu_ops.describe import check_meets, input_places, known
+from cpu_ops.describe import check_meets, indices_at, input_places, known
 from cpu_ops.kernels.passes import PARTS, PRODUCTS, SUM
 from cpu_ops.kernels.passes import passes as passes_kernel
 from cpu_ops.linear import room_for
@@ -17,7 +17,7 @@ def multiply(rows: Rows, x: Input, which: Tensor) -> Tensor:
     check_meets(rows, x)
     matrix, places, out = known(rows), input_places(x), torch.empty(len(which))
     prepared, _ = room_for(matrix.prepared_bytes, places, 1)
-    run(passes_kernel, matrix.address, *places, prepared, PRODUCTS, which.data_ptr(), len(which), 0, out.data_ptr())
+    run(passes_kernel, matrix.address, *places, prepared, PRODUCTS, indices_at(which), len(which), 0, out.data_ptr())
     return out
 
 
@@ -25,5 +25,5 @@ def add_up(rows: Rows, which: Tensor) -> Tensor:
     """The sum of rows which int64 [m] -> float32 [k]."""
     matrix, out = known(rows), torch.empty(rows.k)
     sums = torch.zeros(PARTS, int(matrix.block["raw_floats"][0]))
-    run(passes_kernel, matrix.address, *[0] * 5, SUM, which.data_ptr(), len(which), sums.data_ptr(), out.data_ptr())
+    run(passes_kernel, matrix.address, *[0] * 5, SUM, indices_at(which), len(which), sums.data_ptr(), out.data_ptr())
     return out

@@ -100,7 +100,7 @@ def _read(path: Path) -> str | None:
 
 def set_threads(count: int | None = None) -> int:
     """Sets the threads of kernels (for the calling thread, which Numba asks of each) and of torch; all usable cores by default."""
-    count = min(count or usable_cores(), _numba_threads())
+    count = min(count or usable_cores(), most_threads())
     numba.set_num_threads(count)
     torch.set_num_threads(count)
     return count
@@ -117,7 +117,8 @@ def release_threads() -> None:
         release(OMP_PAUSE_SOFT)
 
 
-def _numba_threads() -> int:
+def most_threads() -> int:
+    """As many as Numba has made: it can use fewer, no more."""
     settings: Any = numba.config  # its fields are made at run time
     return int(settings.NUMBA_NUM_THREADS)
 

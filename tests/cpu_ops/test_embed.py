@@ -38,3 +38,11 @@ def test_take_copies_rows_in_any_order_from_strided_memory() -> None:
     x, index = random(10, 96)[::2, 32:], torch.tensor([4, 0, 0, 3])
     assert torch.equal(cpu_ops.take(x, index), x[index])
     assert cpu_ops.take(x, index[:0]).shape == (0, 64)
+
+
+def test_indices_of_another_kind_are_not_read_as_int64() -> None:
+    rows, index = Rows.encode("int8", random(9, 64)), torch.tensor([1, 2], dtype=torch.int32)
+    with pytest.raises(AssertionError, match="int32"):
+        cpu_ops.embed(rows, index)
+    with pytest.raises(AssertionError, match="int32"):
+        cpu_ops.take(random(9, 64), index)

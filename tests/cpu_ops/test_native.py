@@ -58,3 +58,18 @@ def test_called_by_address_it_gives_the_bits_of_the_ordinary_call() -> None:
     ctypes.CFUNCTYPE(None, ctypes.c_int64)(native.function)(native.argument)
     assert torch.equal(native.out, cpu_ops.ffn(native.bank, native.x, RULE))
     assert native.out.abs().max() > 0
+
+
+def test_a_bank_of_no_neurons_adds_nothing() -> None:
+    full = prepared("int4")
+    native = NativeFfn(full.bank[:0], RULE, full.x, threads=1)
+    native.out.fill_(1.0)
+    ctypes.CFUNCTYPE(None, ctypes.c_int64)(native.function)(native.argument)
+    assert torch.equal(native.out, torch.zeros(TOKENS, HIDDEN))
+
+
+@pytest.mark.parametrize(("tokens", "threads"), [(17, 1), (1, 0), (1, 10_000)])
+def test_what_the_function_could_not_check_is_refused_before(tokens: int, threads: int) -> None:
+    bank, x = prepared("int4").bank, FORMATS["int4"].input(torch.ones(tokens, HIDDEN))
+    with pytest.raises(AssertionError):
+        NativeFfn(bank, RULE, x, threads=threads)

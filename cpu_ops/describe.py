@@ -14,6 +14,7 @@ from cpu_ops.kernels.int4 import Int4Code
 from cpu_ops.kernels.int8 import Int8Code
 from cpu_ops.kernels.row_code import RowCode, compiled
 from cpu_ops.kernels.rows import ROWS
+from cpu_ops.tape import keep
 from models.bits import BITS, FormatName
 from models.formats import Input
 from models.rows import Rows
@@ -45,8 +46,8 @@ def rows_address(rows: Rows) -> int:
 
 
 def known(rows: Rows) -> Known:
-    """What kernels need of a matrix; kept as long as the matrix is."""
-    found = _BLOCKS.get(rows)
+    """What kernels need of a matrix; kept as long as the matrix is, and so as long as a tape that is recording."""
+    found = _BLOCKS.get(keep(rows))
     if found is None:
         block = _describe(rows)
         found = _BLOCKS[rows] = Known(block, block.ctypes.data, int(block["prepared_bytes"][0]))

@@ -30,7 +30,7 @@ NOTHING: Places = (0, 0, 0, 0)  # where no predictor's input lies
 def ffn(bank: NeuronBank, x: Input, rule: FfnRule) -> Tensor:
     """What the neurons of `bank` add: x [T, H] -> float32 [T, H]. Up to FEW_TOKENS tokens each one's bits are its own."""
     if len(bank) == 0 or len(x) == 0:
-        return keep(torch.zeros(len(x), bank.hidden))
+        return torch.zeros(len(x), bank.hidden)
     if bank.up.format.name not in CODES:
         return ffn_by_tiles(bank, x, rule)
     if len(x) > FEW_TOKENS:
@@ -94,7 +94,7 @@ _BANKS: WeakKeyDictionary[NeuronBank, list[Described]] = WeakKeyDictionary()
 
 def describe(bank: NeuronBank, rule: FfnRule, predictor: Predictor | None) -> Described:
     """What kernels need of a bank. Kept as long as the bank is, whatever it is described for later: tapes hold its address."""
-    known = _BANKS.setdefault(bank, [])
+    known = _BANKS.setdefault(keep(bank), [])
     for one in known:
         if one.predictor is predictor and (one.rule is rule or one.rule == rule):
             return one

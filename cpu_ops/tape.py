@@ -9,7 +9,7 @@ import threading
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 Kernel = Callable[[int], None]
 READS = "resolve_conj"  # what `tolist` and `numpy()` begin with: a number that Python has read is not read again
 _NOW = threading.local()
+Owner = TypeVar("Owner")
 
 
 class Reel:
@@ -43,14 +44,15 @@ class Reel:
 
 
 class Tape:
-    """`calls`: kernels and their blocks of numbers, in order. `kept`: the memory that the numbers point to.
+    """`calls`: kernels and their blocks of numbers, in order. `kept`: who owns the memory that the numbers point to, except for vectors
+    of the model's own, such as norms.
 
     `stranger`: an operation of torch's that was needed too, so that playing the calls is not enough.
     """
 
     def __init__(self, reel: Reel) -> None:
         self.calls: list[tuple[Kernel, array[int]]] = []
-        self.kept: list[Tensor] = []
+        self.kept: list[object] = []
         self.stranger: str | None = None
         self.reel, self.asked = reel, 0
 
@@ -117,12 +119,12 @@ def run(kernel: Kernel, *numbers: int) -> None:
     kernel(block.buffer_info()[0])
 
 
-def keep(memory: Tensor) -> Tensor:
+def keep(owner: Owner) -> Owner:
     """The same; a tape that is recording keeps it as long as itself."""
     tape = current()
     if tape is not None:
-        tape.kept.append(memory)
-    return memory
+        tape.kept.append(owner)
+    return owner
 
 
 def fresh(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:

@@ -14,6 +14,9 @@ import cpu_ops
 from cpu_ops.kernels.replay import replay, timed_replay
 from cpu_ops.replay import calls_of
 from cpu_ops.tape import recording
+from models.bank import NeuronBank
+from models.rows import Rows
+from models.spec import FfnRule
 
 X = torch.arange(12.0).view(3, 4)
 
@@ -77,3 +80,19 @@ def test_played_with_the_clock_read_the_calls_do_the_same() -> None:
     a.fill_(3)
     replay(calls.ctypes.data, 2)
     assert out.sum() == 5 * 16
+
+
+def test_a_matrix_and_a_bank_live_as_long_as_the_tape_that_reads_them() -> None:
+    """Their blocks are small: whoever describes the next ones would get their memory."""
+    rows = Rows.encode("int4", torch.randn(64, 32, generator=torch.Generator().manual_seed(0)))
+    made, rule = cpu_ops.input(rows.format, torch.ones(1, 32)), FfnRule("gated", "relu")
+    with recording() as tape:
+        product = cpu_ops.linear(rows[8:40], made)
+        added = cpu_ops.ffn(NeuronBank(rows[:32], rows[16:48], rows[32:]), made, rule)
+    wanted, calls = (product.clone(), added.clone()), calls_of(tape)
+    others = [rows[i : i + 16] for i in range(32)]
+    for other in others:
+        cpu_ops.ffn(NeuronBank(other, other, other), made, rule)
+    replay(calls.ctypes.data, len(calls))
+    assert torch.equal(product, wanted[0])
+    assert torch.equal(added, wanted[1])

@@ -14,8 +14,8 @@ from models.checkpoint.gguf import is_gguf
 from models.checkpoint.gguf_config import describe as describe_gguf
 from models.checkpoint.gguf_report import report
 from models.command import Subcommand, run_subcommand
-from models.errors import BadValue
-from models.library import DEFAULT_FORMAT, entries, find, is_packed, known_manifest, remove, shelf
+from models.errors import BadValue, ThermoclineError
+from models.library import DEFAULT_FORMAT, Entry, entries, find, is_packed, known_manifest, remove, shelf
 from models.manifest import Manifest
 from models.pack import packed
 from models.params import Activity, activity_at, every_neuron, parts_of, table
@@ -23,6 +23,7 @@ from models.paths import BUNDLED_NAME
 from models.predictor_folder import open_predictor_folder
 from models.predictors import HEADER, pack_predictors
 from models.pull import pull
+from models.pulled import Pulled, forget, pulled_models
 from models.show import format_count, shown
 from models.units import format_bytes
 
@@ -61,7 +62,7 @@ def build_parser() -> Parser:
     pulling.add_argument("repo", metavar="REPO", help="owner/name; other commands then know it by that name")
     pulling.add_argument("--revision", metavar="NAME", help="a branch, a tag or a commit (default: the newest)")
     pulling.add_argument("--file", nargs="+", default=[], metavar="NAME", help="of several models in a repository, the one to fetch")
-    commands.add_parser("list", help="show what was packed, with sizes")
+    commands.add_parser("list", help="show what was packed and what was pulled, with sizes")
     show = commands.add_parser("show", help="say what a model is: its shape, its bytes, what is sparse in it, what is missing")
     show.add_argument(
         "model", nargs="?", default=BUNDLED_NAME, metavar="MODEL", help="a GGUF file or a model folder; config.json alone will do"
@@ -73,7 +74,7 @@ def build_parser() -> Parser:
     params.add_argument("--sparsity", type=share("--sparsity"), metavar="SHARE", help="of a layer's neurons that are silent, like 0.9")
     params.add_argument("--profile", type=Path, metavar="FILE", help="what was recorded (default: where `profiles record` writes)")
     params.add_argument("--predictor-rank", type=count("--predictor-rank"), metavar="R", help="mean over the layers, to count predictors")
-    rm = commands.add_parser("rm", help="delete packed models; their sources stay")
+    rm = commands.add_parser("rm", help="delete packed models, and links to pulled ones; their sources stay")
     rm.add_argument("names", nargs="+", metavar="NAME", help="as `models list` shows it")
     return parser
 
@@ -95,22 +96,40 @@ def pull_command(args: argparse.Namespace) -> int:
 
 
 def list_command(args: argparse.Namespace) -> int:
-    found = list(entries())
-    if not found:
+    here, elsewhere = list(entries()), list(pulled_models())
+    if not here and not elsewhere:
         print(f"Nothing is packed under {shelf()} yet.")
         return 0
-    width = max(len(entry.folder.name) for entry in found)
-    for entry in found:
-        what = describe(entry.manifest) if entry.manifest else "unfinished, or written by another version; pack again or remove"
-        print(f"{entry.folder.name:<{width}}  {format_bytes(entry.nbytes):>8}  {what}")
-    print(f"{'in all':<{width}}  {format_bytes(sum(entry.nbytes for entry in found)):>8}  under {shelf()}")
+    rows = [(entry.folder.name, entry.nbytes, told(entry)) for entry in here]
+    if here:
+        rows.append(("in all", sum(entry.nbytes for entry in here), f"under {shelf()}"))
+    rows += [(one.repo, one.nbytes, told_pulled(one)) for one in elsewhere]
+    width = max(len(name) for name, _, _ in rows)
+    for name, nbytes, what in rows:
+        print(f"{name:<{width}}  {format_bytes(nbytes):>8}  {what}")
     return 0
+
+
+def told(entry: Entry) -> str:
+    return describe(entry.manifest) if entry.manifest else "unfinished, or written by another version; pack again or remove"
+
+
+def told_pulled(pulled: Pulled) -> str:
+    """What it is, as far as its headers say: nothing of it is packed."""
+    if pulled.missing:
+        return f"pulled, but {pulled.missing} of its files are gone from {pulled.where}; `models pull {pulled.repo}` fetches them again"
+    try:
+        return f"pulled, {shape_told(known_manifest(pulled.repo))}, files in {pulled.where}"
+    except ThermoclineError:
+        return f"pulled, no model by itself (`models show {pulled.repo}` says why), files in {pulled.where}"
 
 
 def rm_command(args: argparse.Namespace) -> int:
     for name in args.names:
-        gone = remove(name)
-        print(f"removed {gone.folder.name}")
+        if "/" in name:
+            print(f"forgot {name}; its files stay in {forget(name)}, the cache of the hub's library")
+        else:
+            print(f"removed {remove(name).folder.name}")
     return 0
 
 
@@ -150,9 +169,12 @@ def chosen_activity(recorded: Recorded, manifest: Manifest, args: argparse.Names
 
 def describe(manifest: Manifest) -> str:
     """'llama, 6.95 M parameters, 6 layers × 1024 neurons, bf16, from /models/x'."""
-    spec = manifest.spec
-    size = f"{format_count(spec.parameters)} parameters"
-    return f"{spec.family}, {size}, {shape_of(manifest)}, {manifest.formats.neurons}, from {manifest.source}"
+    return f"{shape_told(manifest)}, {manifest.formats.neurons}, from {manifest.source}"
+
+
+def shape_told(manifest: Manifest) -> str:
+    """'llama, 6.95 M parameters, 6 layers × 1024 neurons'."""
+    return f"{manifest.spec.family}, {format_count(manifest.spec.parameters)} parameters, {shape_of(manifest)}"
 
 
 def shape_of(manifest: Manifest) -> str:

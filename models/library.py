@@ -49,7 +49,7 @@ def entries() -> Iterator[Entry]:
 
 
 def find(model: str) -> Path:
-    """'bundled', a folder, a file in it, or the name of a packed model -> the folder; a GGUF file stands for itself.
+    """'bundled', a folder, a file in it, or the name of a packed or pulled model -> the folder; a GGUF file stands for itself.
 
     BadCheckpoint when there is none.
     """
@@ -65,7 +65,7 @@ def find(model: str) -> Path:
         if model and "/" not in model and (shelf() / model).is_dir():
             return shelf() / model
         if REPO.fullmatch(model) and pulled_folder(model).is_dir():
-            return pulled_folder(model).resolve()
+            return only_gguf(pulled_folder(model)) or pulled_folder(model).resolve()
     except (OSError, RuntimeError) as error:  # a name too long, a home nobody has
         raise BadCheckpoint(path, f"cannot be looked up: {error}") from None
     raise BadCheckpoint(path, "is neither a model directory nor the name of a packed model (`models list` shows those) or of a pulled one")

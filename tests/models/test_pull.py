@@ -14,12 +14,16 @@ from typing import Any
 
 import huggingface_hub
 import pytest
+import torch
 
 from models.checkpoint.opened import open_foreign
-from models.errors import BadValue, DoesNotFit, ThermoclineError, Unavailable
+from models.cli import main
+from models.errors import BadCheckpoint, BadValue, DoesNotFit, ThermoclineError, Unavailable
 from models.library import find, known_manifest
+from models.pack import packed
 from models.pull import Hub, needed, pull
 from tests.checkpoints import make_llama
+from tests.gguf_files import Style, convert
 from tests.hub import SmallHub, serving
 
 ROOT = Path(__file__).parents[2]
@@ -51,6 +55,79 @@ def test_only_what_is_needed_is_fetched_and_the_name_is_known_from_then_on(hub: 
     assert find(REPO) == folder
     assert known_manifest(REPO).fingerprint == open_foreign(tmp_path / "model").fingerprint
     assert known_manifest(REPO).name == "Small.1"
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """A GGUF model in three files, by the gguf package."""
+    folder = tmp_path_factory.mktemp("gguf")
+    first = convert(make_llama(folder / "model"), folder / "small.gguf", "llama", Style(pre="gpt-2", shard_tensors=9))
+    return {path.name: path.read_bytes() for path in first.parent.glob("*.gguf")}
+
+
+GGUF_REPO = "some-lab/Small-GGUF"
+
+
+def test_a_pulled_gguf_is_the_model_of_its_name(hub: SmallHub, shards: dict[str, bytes], tmp_path: Path) -> None:
+    """The file stands for the repository: its header is read, its tensors packed, in shards as in one file."""
+    hub.repos = {GGUF_REPO: shards | {"README.md": b"# it", "params": b"{}"}}
+    with serving(hub):
+        folder = pulled(hub, GGUF_REPO)
+    assert {path.name for path in folder.iterdir()} == set(shards)
+    assert len(shards) > 1
+    assert find(GGUF_REPO) == folder.resolve() / min(shards)
+    (tmp_path / "own").mkdir()
+    for name, data in shards.items():
+        (tmp_path / "own" / name).write_bytes(data)
+    own = open_foreign(tmp_path / "own" / min(shards))
+    assert known_manifest(GGUF_REPO).fingerprint == own.fingerprint
+    model = packed(GGUF_REPO, "float32", quiet=True)
+    assert model.manifest.fingerprint == own.fingerprint
+    assert packed(GGUF_REPO, "float32", quiet=True).folder == model.folder
+    assert torch.equal(model.load_spine(torch.device("cpu")).head.decode(), own.read("head"))
+
+
+def test_what_was_pulled_is_listed_and_forgotten_by_its_name(
+    hub: SmallHub, shards: dict[str, bytes], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The files stay in the cache, which is other programs' too; a second pull links them again and fetches nothing."""
+    several = {"some-lab/predictors": {"model_0.pt": b"x"}, GGUF_REPO: shards, "../x": {}}
+    hub.repos = {**hub.repos, **several}
+    with serving(hub):
+        for repo in (REPO, GGUF_REPO, "some-lab/predictors"):
+            pulled(hub, repo)
+        (pulled(hub).parent / ".Small.1.77.part").mkdir()  # of a pull that was killed
+        fetched = len(hub.fetched)
+        assert main(["list"]) == 0
+        rows = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+        assert set(rows) == {REPO, GGUF_REPO, "some-lab/predictors"}
+        assert "llama, " in rows[REPO]
+        assert "2 layers × 96 neurons" in rows[GGUF_REPO]
+        assert "no model by itself" in rows["some-lab/predictors"]
+        for wrong in ("some-lab/nothing", "../../home", "some-lab/.Small.1.77.part", "some-lab/"):
+            assert main(["rm", wrong]) == 2
+            assert "was not pulled" in capsys.readouterr().err
+        assert main(["rm", REPO, "some-lab/predictors"]) == 0
+        said = capsys.readouterr().out
+        assert f"forgot {REPO}; its files stay in " in said
+        assert Path(said.splitlines()[0].split(" stay in ")[1].split(", the cache")[0]).is_dir()
+        with pytest.raises(BadCheckpoint, match="pulled one"):
+            find(REPO)
+        assert main(["list"]) == 0
+        assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [GGUF_REPO]
+        assert known_manifest(str(pulled(hub))).name == "Small.1"
+    assert len(hub.fetched) == fetched
+
+
+def test_a_cache_that_was_cleared_is_told(hub: SmallHub, capsys: pytest.CaptureFixture[str]) -> None:
+    with serving(hub):
+        folder = pulled(hub)
+    shutil.rmtree((folder / "config.json").resolve().parent)
+    assert main(["list"]) == 0
+    count = len(list(folder.iterdir()))
+    assert f"{count} of its files are gone" in capsys.readouterr().out
+    assert main(["rm", REPO]) == 0
+    assert not folder.exists()
 
 
 def test_a_second_pull_fetches_nothing(hub: SmallHub) -> None:

@@ -16,7 +16,7 @@ from functools import partial
 
 from benchmarks.arguments import positive_whole
 from benchmarks.contest import Contender, Lane, Measured, Task, play
-from benchmarks.decode import build_parser, open_model, probe
+from benchmarks.decode import build_parser, open_model, probe, profiled_order
 from benchmarks.gguf_file import write_gguf
 from benchmarks.ours import load
 from benchmarks.peer import peer_missing
@@ -54,7 +54,7 @@ def benchmark(args: argparse.Namespace) -> int:
     threads = set_threads()
     with ExitStack() as stack:
         model = open_model(args, stack)
-        ours = load(model, threads)
+        ours = load(model, threads, profiled_order(args.shape))
         contenders: dict[str, Contender] = {OURS: ours}
         if args.peer:
             contenders[PEER] = stack.enter_context(open_peer(args, threads))

@@ -4,7 +4,7 @@
 
 Dense is the same model with SiLU, so that no neuron is skipped; split is exact gate-first selection, every neuron cold (`ours.py`).
 Their runs take turns, each between two probes of the memory's bandwidth, and every share is a share of those probes: bandwidth
-on shared machines changes from second to second. Figures are medians over rounds.
+on shared machines changes from second to second. Figures are medians over rounds. Synthetic models are in the order of a profile.
 """
 
 import argparse
@@ -15,13 +15,16 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+from torch import Tensor
+
 from benchmarks.activity import prompt_bytes
 from benchmarks.arguments import add_model, positive_whole
 from benchmarks.contest import Lane, Measured, Task, play
 from benchmarks.ours import Facts, load
+from benchmarks.planted import Planted
 from benchmarks.probe import Probe
 from benchmarks.shapes import SHAPES
-from benchmarks.synthetic import build
+from benchmarks.synthetic import SEED, build
 from cpu_ops.topology import set_threads
 from models.command import run
 from models.pack import packed
@@ -53,7 +56,7 @@ def benchmark(args: argparse.Namespace) -> int:
         model = open_model(args, stack)
         whole = format_bytes(model.manifest.spine_bytes + model.manifest.neurons_bytes)
         print(f"{model.manifest.name}: {whole} in {model.manifest.formats.neurons}, {threads} threads", flush=True)
-        ours = load(model, threads)
+        ours = load(model, threads, profiled_order(args.shape))
     activity = ours.facts.activity["exact"]
     print(f"{activity.fired:.1%} of neurons fire, {activity.passed:.1%} of gates pass", flush=True)
     lanes = [Lane(name, ours, Task(PROMPT_TOKENS, args.tokens, mode=mode)) for name, mode in MODES.items()]
@@ -73,6 +76,11 @@ def open_model(args: argparse.Namespace, stack: ExitStack) -> PackedModel:
         return packed("bundled", args.format)
     work = args.work or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="thermocline-")))
     return build(args.shape, SHAPES[args.shape], work / f"synthetic-{args.shape}")
+
+
+def profiled_order(shape: str) -> Tensor | None:
+    """int64 [1, N]: the order that a profile would give a synthetic model, in which the server would load it; None: as in the file."""
+    return Planted(SHAPES[shape], SEED).order if shape in SHAPES else None
 
 
 def figures(facts: Facts, results: Sequence[Measured]) -> Figures:

@@ -19,7 +19,7 @@ import numpy as np
 from benchmarks.activity import Activity
 from benchmarks.arguments import add_model, positive_whole
 from benchmarks.contest import Task, settled
-from benchmarks.decode import open_model
+from benchmarks.decode import open_model, profiled_order
 from benchmarks.ours import Ours, load
 from benchmarks.probe import Probe
 from cpu_ops.topology import set_threads
@@ -67,7 +67,7 @@ def benchmark(args: argparse.Namespace) -> int:
     threads = set_threads()
     with ExitStack() as stack:
         model = open_model(args, stack)
-        ours = load(model, threads)
+        ours = load(model, threads, profiled_order(args.shape))
     task, probe = Task(PROMPT_TOKENS, args.tokens, mode=MODE), Probe.build().bytes_per_second
     rounds = [play_round(ours, task, probe) for _ in range(args.rounds)]
     for each in rounds:

@@ -22,8 +22,9 @@ from torch import Tensor
 
 from benchmarks.arguments import add_model, positive_whole
 from benchmarks.contest import Task, settled
-from benchmarks.decode import open_model, probe
+from benchmarks.decode import open_model, probe, profiled_order
 from benchmarks.ours import Ours, load, random_prompt, step
+from benchmarks.synthetic import SEED
 from cpu_ops.kernels.replay import timed_replay
 from cpu_ops.replay import Recorded, recorded_for
 from cpu_ops.topology import set_threads
@@ -71,7 +72,7 @@ def benchmark(args: argparse.Namespace) -> int:
     threads = set_threads()
     with ExitStack() as stack:
         model = open_model(args, stack)
-        ours = load(model, threads, predictor_seed=0 if args.mode == "predictor" else None)
+        ours = load(model, threads, profiled_order(args.shape), SEED if args.mode == "predictor" else None)
     way, task = ours.ways[args.mode], Task(args.context, 2 * args.tokens + WARM_STEPS, mode=args.mode)
     read = probe()
     before = settled(read)

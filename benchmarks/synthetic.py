@@ -29,6 +29,7 @@ from models.rows import Rows
 from models.spec import ModelSpec
 
 FORMAT: FormatName = "int4"
+SEED = 0
 VERSION = 2  # of the law: what an older one wrote is written again
 GAIN = 0.08  # what a layer adds: little, for a layer that is repeated adds much the same every time
 
@@ -87,7 +88,7 @@ class Weights:
             yield rows
 
 
-def build(name: str, spec: ModelSpec, folder: Path, seed: int = 0) -> PackedModel:
+def build(name: str, spec: ModelSpec, folder: Path, seed: int = SEED) -> PackedModel:
     """The packed model in `folder`, written now if it is not there. DoesNotFit when the disk is too small."""
     fingerprint = f"planted-{VERSION}:{seed}"
     if not is_written(folder, spec, fingerprint):

@@ -34,7 +34,7 @@ from benchmarks.peer import LlamaCpp, peer_missing
 from benchmarks.planted import Planted
 from benchmarks.probe import Probe
 from benchmarks.shapes import SHAPES
-from benchmarks.synthetic import build
+from benchmarks.synthetic import SEED, build
 from benchmarks.table import Row, render
 from benchmarks.worker import Worker
 from cpu_ops.topology import set_threads
@@ -43,7 +43,6 @@ from models.errors import BadValue
 from models.packed import PackedModel
 
 PARTS = ("decode", "predictor", "prompt", "batch", "memory")
-SEED = 0
 PEER_SHAPE = {"bamboo": "mistral"}  # the same matrices
 PREDICTOR_SHAPES = ("1.1b", "7b", "mistral")  # the planted predictor foresees gates, and so not where up is rectified too
 WHOLE_SHAPES = ("1.1b", "7b")  # whose prompts, batches and memory are measured

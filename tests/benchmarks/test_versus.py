@@ -11,6 +11,7 @@ from benchmarks.contest import Contender
 from benchmarks.ours import load
 from benchmarks.probe import Probe
 from benchmarks.shapes import SHAPES
+from benchmarks.synthetic import SEED
 from models.packed import PackedModel
 from tests.benchmarks.test_synthetic import SMALL
 
@@ -20,7 +21,7 @@ class InThisProcess:
 
     def __init__(self, build: "partial[tuple[Contender, object]]") -> None:
         _shape, folder, threads = build.args
-        self.contender = load(PackedModel.open(folder), threads, predictor_seed=versus.SEED)
+        self.contender = load(PackedModel.open(folder), threads, predictor_seed=SEED)
         self.run, self.facts, self.idle_cpu_seconds = self.contender.run, self.contender.facts, 0.0
 
     def __enter__(self) -> "InThisProcess":
@@ -34,7 +35,7 @@ def test_without_a_peer_our_side_is_measured(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setitem(SHAPES, "1.1b", SMALL)
     monkeypatch.setattr(versus, "Worker", InThisProcess)
     monkeypatch.setattr(versus, "peer_missing", lambda: ["llama_cpp"])
-    monkeypatch.setattr(Probe, "bytes_per_second", lambda self: 1e10)
+    monkeypatch.setattr(Probe, "bytes_per_second", lambda self: 1e13)  # so that no cache is faster
     monkeypatch.setattr(contest, "SETTLE_SECONDS", 0.0)
     command = "--shape 1.1b --only decode,predictor,batch --tokens 4 --rounds 2 --threads 1 --work".split()
     assert versus.main([*command, str(tmp_path)]) == 0

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
-from server.api.fields import MOST_LOGPROBS, STRICT, Text, refusing
+from server.api.fields import MOST_LOGPROBS, STRICT, Text, one_message, refusing
 from server.api.sampling_fields import SamplingFields
 
 MOST_MESSAGES = 4096
@@ -17,12 +17,20 @@ class TextPart(BaseModel):
     text: Text
 
 
+ContentField = Annotated[
+    Text | list[TextPart],
+    one_message(
+        "must be a text without half characters, or a list of parts {'type': 'text', 'text': …}; images and sounds are not supported"
+    ),
+]
+
+
 class Message(BaseModel):
     """`developer` is the newer name of `system`. The fields that only null fits are there so that an answer may be sent back as it came."""
 
     model_config = STRICT
     role: Literal["system", "developer", "user", "assistant"]
-    content: Text | list[TextPart]
+    content: ContentField
     name: Text | None = None
     refusal: refusing("answers are never refused") = None  # type: ignore[valid-type]
     tool_calls: refusing(NO_TOOLS) = None  # type: ignore[valid-type]

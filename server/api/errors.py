@@ -113,6 +113,13 @@ TABLE: dict[type[Exception], Answer] = {
     EngineLost: Answer(503, "server_error", "engine_stopped", RETRY),
     StepFailed: Answer(500, "server_error", "step_failed"),
 }
+WORDS = {  # by pydantic's names of what can be wrong, where its own words speak of Python
+    "missing": "is missing",
+    "model_attributes_type": "must be a JSON object",
+    "dict_type": "must be a JSON object",
+    "union_tag_not_found": "has no type",
+    "union_tag_invalid": "has the unknown type {tag}; there are {expected_tags}",
+}
 STATUS_CODES = {404: "not_found", 405: "method_not_allowed"}
 
 
@@ -166,12 +173,19 @@ async def _unforeseen(request: Request, error: Exception) -> JSONResponse:
 def complaint(errors: Sequence[Any]) -> tuple[str | None, str]:
     """(field, 'field: what is wrong with it') of the first complaint."""
     first = errors[0]
-    path = [str(part) for part in first["loc"][1:]]
+    path = path_of(first["loc"][1:])
     if first["type"] == "json_invalid":
         return None, f"the body is not JSON: {first['ctx']['error']}"
     if not path:
-        return None, f"the body is not a JSON object with content-type application/json: {first['msg']}"
+        return None, "the body must be a JSON object, with content-type application/json"
     if first["type"] == "extra_forbidden":
         return path[0], f"{'.'.join(path)}: unknown field"
-    message = first["msg"].removeprefix("Value error, ")  # pydantic's words around ours
-    return path[0], f"{'.'.join(path)}: {message}"
+    ours = WORDS.get(first["type"])
+    words = ours.format(**first.get("ctx", {})) if ours else first["msg"].removeprefix("Value error, ")  # pydantic's words around ours
+    return path[0], f"{'.'.join(path)}: {words}"
+
+
+def path_of(places: Sequence[object]) -> list[str]:
+    """As a client wrote it: pydantic also names what kind of a thing it tried, by a tag that the next name repeats, or by a type."""
+    path = [str(place) for place in places if "[" not in str(place)]
+    return [name for name, before in zip(path, [None, *path], strict=False) if name != before]

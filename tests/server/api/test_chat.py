@@ -5,10 +5,11 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import openai
 import pytest
+from pydantic import BaseModel, Field
 from starlette.types import ASGIApp
 
 from models.chat import ChatTemplate
@@ -249,3 +250,21 @@ def test_the_asynchronous_client_gets_many_answers_at_once(client: openai.OpenAI
             return [answer.choices[0].message.content for answer in await asyncio.gather(*asked)]
 
     assert asyncio.run(story()) == [said(6)] * 8
+
+
+class Depth(BaseModel):
+    side: Literal["hot", "cold"]
+    known: bool
+    layers: list[Literal[1, 2]] = Field(max_length=3)
+
+
+def test_the_clients_own_helpers_parse_what_follows_their_schema(client: openai.OpenAI) -> None:
+    """Of an answer, and of a stream whose events it puts together."""
+    asked: Any = {"model": "fake", "messages": HELLO, "response_format": Depth, "max_tokens": 300, "seed": 1, "logit_bias": {"32": -100}}
+    parsed = client.chat.completions.parse(**asked).choices[0].message.parsed
+    with client.chat.completions.stream(**asked) as stream:
+        kinds = {event.type for event in stream}
+        found = stream.get_final_completion()
+    assert isinstance(parsed, Depth)
+    assert found.choices[0].message.parsed == parsed
+    assert {"chunk", "content.delta", "content.done"} <= kinds

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, cast
@@ -280,3 +281,40 @@ def test_our_own_mistake_is_a_500_that_says_nothing_of_the_inside(tokenizer: Tok
     assert answer.status_code == 500
     assert checked(answer)["code"] == "internal_error"
     assert "foresaw" not in answer.text
+
+
+USER = {"role": "user", "content": "x"}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "message"),
+    [
+        (CHAT, {"messages": [USER | {"content": 5}]}, "messages.0.content: must be a text"),
+        (CHAT, {"messages": [USER, USER | {"content": [{"type": "image_url"}]}]}, "images and sounds are not supported"),
+        (CHAT, {"messages": ["x"]}, "messages.0: must be a JSON object"),
+        (CHAT, {"messages": [{"role": "user"}]}, "messages.0.content: is missing"),
+        (CHAT, {"messages": [USER | {"tool_call_id": "1"}]}, "messages.0.tool_call_id: unknown field"),
+        (PATH, {"prompt": "x", "response_format": "json"}, "response_format: must be a JSON object"),
+        (PATH, {"prompt": "x", "response_format": {}}, "response_format: has no type"),
+        (
+            PATH,
+            {"prompt": "x", "response_format": {"type": "x{y}ml"}},
+            "response_format: has the unknown type x{y}ml; there are 'text', 'json_",
+        ),
+        (PATH, {"prompt": "x", "response_format": {"type": "regex"}}, "response_format.regex: is missing"),
+        (
+            PATH,
+            {"prompt": "x", "response_format": {"type": "json_schema", "json_schema": {}}},
+            "response_format.json_schema.schema: is missing",
+        ),
+        (PATH, {"prompt": "x", "logit_bias": {"1": "x"}}, "logit_bias.1: Input should be a valid number"),
+        (PATH, {}, "prompt: is missing"),
+        (PATH, [], "the body must be a JSON object, with content-type application/json"),
+    ],
+)
+def test_a_complaint_speaks_of_what_was_sent(app: ASGIApp, path: str, body: Any, message: str) -> None:
+    """Not of what it was read with."""
+    answer = ask(app, "POST", path, json=body)
+    assert answer.status_code == 400
+    assert message in checked(answer)["message"]
+    assert not re.search(r"\[|function|valid dictionary|extract", checked(answer)["message"])

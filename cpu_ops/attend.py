@@ -39,10 +39,13 @@ class Wave:
         self.block["segments"] = self.segments.ctypes.data
         self.address, self.partial_floats = self.block.ctypes.data, 0
 
-    def take(self, pieces: Sequence[Segment], spec: ModelSpec, window: int | None) -> None:
-        rows = list[tuple[int, ...]]()
+    def take(self, pieces: Sequence[Segment], cache: KvCache, window: int | None) -> None:
+        """The pieces must lie in the cache: the kernel writes memory and checks nothing."""
+        spec, rows = cache.spec, list[tuple[int, ...]]()
         units, partials, products = 0, 0, 0
         for one in pieces:
+            assert 0 <= one.slot < cache.slots, one
+            assert 0 <= one.start < one.end <= cache.context, one
             seen = _first_seen(one, window)
             chunks = (one.end - 1) // CHUNK + 1 - seen // CHUNK
             done = self.done.ctypes.data + len(rows) * self.done.strides[0]
@@ -69,7 +72,7 @@ def attend(layer: int, qkv: Tensor, rotation: Rotation, segments: Segments, cach
     if goes_through_torch(spec):
         return layers.attend(layer, qkv, rotation, segments, cache)
     out = fresh(qkv.shape[0], spec.q_width)
-    for wave in waves(segments, spec, spec.window(layer)):
+    for wave in waves(segments, cache, spec.window(layer)):
         wave.give(scratch(wave.partial_floats))
         places = (*place(qkv), rotation.cos.data_ptr(), rotation.sin.data_ptr(), out.data_ptr())
         run(attend_kernel, _layer(cache, layer), wave.address, *places)
@@ -87,28 +90,28 @@ def compile_kernel() -> None:
     run(attend_kernel, nothing.ctypes.data, wave.address, *[0] * 5)
 
 
-def waves(segments: Segments, spec: ModelSpec, window: int | None) -> Sequence[Wave]:
+def waves(segments: Segments, cache: KvCache, window: int | None) -> Sequence[Wave]:
     """The first piece of every segment, then the second ones, which see what the first ones have written, and so on."""
     known = _WAVES.setdefault(segments, {})
     if window not in known:
         columns = zip_longest(*map(_pieces, segments.each))
-        known[window] = [_wave([piece for piece in column if piece is not None], spec, window) for column in columns]
+        known[window] = [_wave([piece for piece in column if piece is not None], cache, window) for column in columns]
     return known[window]
 
 
-def move_waves(recorded: Segments, segments: Segments, spec: ModelSpec) -> None:
+def move_waves(recorded: Segments, segments: Segments, cache: KvCache) -> None:
     """Writes `segments` where the kernels look that have run on `recorded` ones, of as many tokens, no more than PIECE."""
     moved = _WAVES.get(recorded, {})
     for window, (wave,) in moved.items():
-        wave.take(segments.each, spec, window)
+        wave.take(segments.each, cache, window)
     room = scratch(max((wave.partial_floats for (wave,) in moved.values()), default=0))
     for (wave,) in moved.values():
         wave.give(room)
 
 
-def _wave(pieces: Sequence[Segment], spec: ModelSpec, window: int | None) -> Wave:
-    wave = Wave(sum(one.last - one.first for one in pieces), spec.n_kv_heads)  # as many as the tokens could be cut to
-    wave.take(pieces, spec, window)
+def _wave(pieces: Sequence[Segment], cache: KvCache, window: int | None) -> Wave:
+    wave = Wave(sum(one.last - one.first for one in pieces), cache.spec.n_kv_heads)  # as many as the tokens could be cut to
+    wave.take(pieces, cache, window)
     return wave
 
 

@@ -40,7 +40,7 @@ class Recorded:
         """Puts the step where the kernels look for it."""
         for given, place in ((step.tokens, self.step.tokens), (step.positions, self.step.positions), (step.wanted, self.step.wanted)):
             place.copy_(given)
-        move_waves(self.segments, segments, cache.spec)
+        move_waves(self.segments, segments, cache)
 
 
 class Tapes(dict[int, Recorded | None]):

@@ -202,3 +202,10 @@ def test_scores_of_any_size() -> None:
 
 def test_segments_know_their_places() -> None:
     assert segments_of(step_of([Part(2, 5, 1), Part(0, 7, 3)])).each == (Segment(2, 0, 1, 5, 6), Segment(0, 1, 4, 7, 10))
+
+
+@pytest.mark.parametrize("outside", [Part(0, CONTEXT - 1, 2), Part(0, CONTEXT, 1), Part(SLOTS, 0, 1), Part(-1, 0, 1), Part(0, -1, 1)])
+def test_what_lies_outside_the_cache_is_not_written(outside: Part) -> None:
+    """It would be somebody else's memory."""
+    with pytest.raises(AssertionError, match="Segment"):
+        run(filled(SPEC), [outside])

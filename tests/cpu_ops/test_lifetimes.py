@@ -17,17 +17,18 @@ import cpu_ops
 from models.bits import FORMAT_NAMES, FormatName
 from models.packed import PackedModel
 from tests.conftest import PackedOf
+from tests.cpu_ops.test_replay import cold_model
 from tests.models.running import run_in_pieces
-from tests.server.test_split_ffn import split
 
 ROOT = Path(__file__).parents[2]
-SIZES = [23, 1, 1, 2, 4, 1, 16]  # a prompt, tokens alone and together
+SIZES = [23, 1, 1, 2, 4, 1, 17, 1, 14]  # prompts, tokens alone and together
+RANK = 64  # of predictors
 
 
-def digest(folder: Path) -> str:
-    """Of the logits of a text, every neuron cold; computed, and then played back."""
+def digest(folder: Path, rank: int = 0) -> str:
+    """Of the logits of a text, every neuron cold; computed, and then played back. `rank`: of predictors, if there are any."""
     packed = PackedModel.open(folder)
-    model = split(packed, [0] * packed.manifest.spec.n_layers)
+    model = cold_model(packed, repeats=False, rank=rank)
     tokens = torch.randint(0, packed.manifest.spec.vocab, (sum(SIZES),), generator=torch.Generator().manual_seed(1)).tolist()
     computed = run_in_pieces(model, tokens, SIZES)
     model.run = lambda step, segments, cache: cpu_ops.replayed(step, segments, cache, model.compute)
@@ -36,11 +37,11 @@ def digest(folder: Path) -> str:
     return hashlib.sha256(computed.numpy().tobytes()).hexdigest()
 
 
-@pytest.mark.parametrize("format_name", FORMAT_NAMES)
-def test_what_freed_memory_holds_changes_nothing(format_name: FormatName, packed_of: PackedOf) -> None:
+@pytest.mark.parametrize(("format_name", "rank"), [*((name, 0) for name in FORMAT_NAMES), ("int4", RANK)])
+def test_what_freed_memory_holds_changes_nothing(format_name: FormatName, rank: int, packed_of: PackedOf) -> None:
     packed = packed_of("relu", format_name)
     told = subprocess.run(
-        [sys.executable, "-c", f"from tests.cpu_ops.test_lifetimes import *; print(digest(Path({str(packed.folder)!r})))"],
+        [sys.executable, "-c", f"from tests.cpu_ops.test_lifetimes import *; print(digest(Path({str(packed.folder)!r}), {rank}))"],
         env=os.environ | {"MALLOC_PERTURB_": "85"},  # glibc then fills what is freed with this byte
         cwd=ROOT,
         capture_output=True,
@@ -48,4 +49,4 @@ def test_what_freed_memory_holds_changes_nothing(format_name: FormatName, packed
         check=False,
     )
     assert told.returncode == 0, told.stderr
-    assert told.stdout.split()[-1] == digest(packed.folder)
+    assert told.stdout.split()[-1] == digest(packed.folder, rank)

@@ -64,11 +64,16 @@ def find(model: str) -> Path:
             return _speakable(only_gguf(path) or path.resolve())
         if model and "/" not in model and (shelf() / model).is_dir():
             return shelf() / model
-        if REPO.fullmatch(model) and pulled_folder(model).is_dir():
+        if is_pulled(model):
             return only_gguf(pulled_folder(model)) or pulled_folder(model).resolve()
     except (OSError, RuntimeError) as error:  # a name too long, a home nobody has
         raise BadCheckpoint(path, f"cannot be looked up: {error}") from None
     raise BadCheckpoint(path, "is neither a model directory nor the name of a packed model (`models list` shows those) or of a pulled one")
+
+
+def is_pulled(model: str) -> bool:
+    """Whether it is the owner/name of a pulled repository; a folder or a file of that name comes first."""
+    return REPO.fullmatch(model) is not None and not Path(model).exists() and pulled_folder(model).is_dir()
 
 
 def only_gguf(folder: Path) -> Path | None:

@@ -14,6 +14,7 @@ from cpu_ops.topology import set_threads
 from models.arguments import Parser, count
 from models.command import run, run_subcommand
 from models.errors import ThermoclineError
+from models.library import is_pulled
 from placement.report import report
 from server.api.app import Door
 from server.api.hosts import names_to_answer
@@ -120,7 +121,7 @@ def run_command(args: argparse.Namespace) -> int:
         print(report(ready.plan))
         bridge = Bridge(ready.engine, slots=config.slots, queue_size=config.queue, prepare=partial(set_threads, config.threads))
         bridge.start()
-        print(f"\n{welcome(url_of(taken), ready.manifest.name, locked=bool(keys))}", flush=True)
+        print(f"\n{welcome(url_of(taken), served_name(config, ready), locked=bool(keys))}", flush=True)
         serve(service_of(ready, bridge, config), taken, door, config.drain_seconds)
         bridge.stop(config.drain_seconds)
     return 0
@@ -129,7 +130,7 @@ def run_command(args: argparse.Namespace) -> int:
 def service_of(ready: Ready, bridge: Bridge, config: Config) -> Service:
     spec = ready.manifest.spec
     return Service(
-        model=ready.manifest.name,
+        model=served_name(config, ready),
         created=int(time.time()),
         tokenizer=ready.tokenizer,
         bridge=bridge,
@@ -144,6 +145,11 @@ def service_of(ready: Ready, bridge: Bridge, config: Config) -> Service:
         plan=ready.plan,
         held=ready.held,
     )
+
+
+def served_name(config: Config, ready: Ready) -> str:
+    """What a client calls the model: as it was told, else as it was pulled, else as the model calls itself."""
+    return config.name or (config.model if is_pulled(config.model) else ready.manifest.name)
 
 
 def welcome(url: str, model: str, *, locked: bool) -> str:

@@ -39,6 +39,7 @@ class Config:
     drain_seconds: int
     stall_ms: int = DEFAULT_STALL_MS  # that a text being written may wait for a chunk of others' prompts
     keep_bytes: int | None = None  # RAM for keys and values of old texts, outside the slots
+    name: str | None = None
     chat_template: Path | None = None
     api_keys: tuple[str, ...] = ()
     api_key_file: Path | None = None

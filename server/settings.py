@@ -112,6 +112,7 @@ SETTINGS = (
         BUNDLED_NAME,
         "MODEL",
     ),
+    Setting("name", "name", MODEL, word, "by which requests ask for it; default: its own, or owner/name of a pulled one"),
     Setting("format", "format", MODEL, one_of(*FORMAT_NAMES), f"of weights: {', '.join(FORMAT_NAMES)}; default: as packed, else bf16"),
     Setting("selection", "selection", MODEL, one_of(*SELECTIONS), f"of neurons: {', '.join(SELECTIONS)}; default: {{default}}", "exact"),
     Setting("predictors", "predictors", MODEL, file, "PowerInfer's model_0.pt, …, kept once they were given", metavar="FOLDER"),

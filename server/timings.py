@@ -36,9 +36,11 @@ def timings(sequences: Iterable[Sequence], expected_per_second: float | None) ->
 
 
 def told(found: Timings) -> str:
-    """What was measured beside what was expected, for a line in the log."""
-    measured, expected = found["predicted_per_second"] or 0.0, found["expected_per_second"]
-    line = f"{found['predicted_n']} tokens at {format_rate(measured)} tokens/s"
+    """What was measured beside what was expected, for a line in the log. One token has no rate."""
+    written, expected = found["predicted_n"] or 0, found["expected_per_second"]
+    if written < 2:
+        return f"{written} token{'' if written else 's'}"
+    line = f"{written} tokens at {format_rate(found['predicted_per_second'] or 0.0)} tokens/s"
     return line if expected is None else f"{line}, expected {format_rate(expected)} for one sequence alone"
 
 

@@ -5,7 +5,9 @@ import json
 import os
 import subprocess
 from collections.abc import Sequence
+from pathlib import Path
 from types import SimpleNamespace
+from typing import cast
 
 import numba
 import pytest
@@ -14,12 +16,15 @@ from torch import Tensor
 
 import server.cli
 from cpu_ops.topology import set_threads
+from models.paths import pulled_folder
 from models.step import Step
 from models.tokenizer import Tokenizer
 from server.api.app import Door
 from server.bridge import Bridge
-from server.cli import main, umbrella, welcome
+from server.cli import build_parser, main, served_name, umbrella, welcome
+from server.config import read_config
 from server.listening import listening
+from server.load import Ready
 from server.sequence import Params
 from tests.server.api.live import live_server
 from tests.server.fakes import MemoryModel, build_engine, build_sequence, running_service
@@ -108,6 +113,24 @@ def test_threads_asked_for_reach_kernels_and_torch_where_the_model_runs(
     finally:
         set_threads()
     assert model.threads == {(min(asked, most),) * 2}
+
+
+def test_a_client_calls_the_model_as_it_was_told_or_pulled_or_by_its_own_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder of the name comes before what was pulled, as it does when the model is looked for."""
+    monkeypatch.setenv("THERMOCLINE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    pulled_folder("lab/small").mkdir(parents=True)
+    ready = cast(Ready, SimpleNamespace(manifest=SimpleNamespace(name="own")))
+
+    def called(*flags: str) -> str:
+        return served_name(read_config(build_parser().parse_args(["run", *flags])), ready)
+
+    assert called("lab/small") == "lab/small"
+    assert called("lab/other") == called("folder") == called() == "own"
+    assert called("lab/small", "--name", "gpt-3.5-turbo-instruct") == "gpt-3.5-turbo-instruct"
+    (tmp_path / "lab" / "small").mkdir(parents=True)
+    assert called("lab/small") == "own"
 
 
 @pytest.mark.parametrize("locked", [False, True])

@@ -9,6 +9,7 @@ import torch
 
 import server.load
 from models.errors import BadCheckpoint, BadValue, DoesNotFit
+from models.paths import pulled_folder
 from models.tokenizer import Tokenizer
 from profiles.hardware import HardwareProfile, load_hardware, save_hardware
 from profiles.others import Others
@@ -173,6 +174,11 @@ def test_a_gguf_file_answers_as_the_folder_it_was_made_from(config: Config, tmp_
     assert written(file, file.tokenizer) == written(folder, folder.tokenizer)
     predicted = load(replace(config, model=str(path), selection="predictor"))
     assert written(predicted, predicted.tokenizer) == written(file, file.tokenizer)
+    pulled_folder("lab/relu").mkdir(parents=True)
+    (pulled_folder("lab/relu") / path.name).symlink_to(path)
+    by_name = load(replace(config, model="lab/relu"))
+    assert by_name.manifest.fingerprint == file.manifest.fingerprint
+    assert written(by_name, by_name.tokenizer) == written(file, file.tokenizer)
     assert file.tokenizer.encode("the neurons") == folder.tokenizer.encode("the neurons")
 
 

@@ -52,6 +52,8 @@ def test_the_log_is_told_what_was_expected_beside_what_was_measured(tokenizer: T
     done = [finished(tokenizer, 100, 11, Times(9.0, 10.0, 12.0, 17.0))]
     assert told(timings(done, 3.0)) == "11 tokens at 2 tokens/s, expected 3 for one sequence alone"
     assert told(timings(done, None)) == "11 tokens at 2 tokens/s"
+    for written, words in ((0, "0 tokens"), (1, "1 token")):
+        assert told(timings([finished(tokenizer, 100, written, Times(9.0, 10.0, 12.0, 12.0))], 3.0)) == words
 
 
 @given(prompt=st.integers(1, 5), written=st.integers(0, 5), spans=st.tuples(st.floats(0, 9), st.floats(0, 9)), ran=st.booleans())

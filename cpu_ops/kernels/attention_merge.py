@@ -17,14 +17,14 @@ _shares_room = room(LANES * 4)
 @exact_inner
 def merge_query(call: Any, layer: Any, segment: Any, partials: int, head: int, query: int) -> None:
     """out = the chunks of one query of a head's [tokens · group], added in their order."""
-    dim, group, size = layer.dim, layer.heads // layer.kv_heads, floats_of_partial(layer.dim)
+    dim, group, floats = layer.dim, layer.heads // layer.kv_heads, floats_of_partial(layer.dim)
     token = query // group
     position, row = segment.start + token, segment.first + token
     chunk, n = first_seen(layer, position) // CHUNK, (segment.end - segment.start) * group
     first = (head * segment.chunks + chunk - segment.chunk) * n + query
-    partial, weight = partials + 4 * (segment.partials_before + first * size), np.float32(0.0)
+    partial, weight = partials + 4 * (segment.partials_before + first * floats), np.float32(0.0)
     count = position // CHUNK + 1 - chunk
-    weight = floats_at(partial, HEADER)[1] if count == 1 else _add_chunks(partial, n * size * 4, count, size - HEADER)
+    weight = floats_at(partial, HEADER)[1] if count == 1 else _add_chunks(partial, n * floats * 4, count, floats - HEADER)
     out = call.out + (row * layer.heads + head * group + query - token * group) * dim * 4
     factor = np.float32(1.0) / weight
     settle(layer.element_bytes, partial + HEADER * 4, factor, dim, out)

@@ -50,16 +50,16 @@ def _score(layer: Any, queries: int, tile: int, part: Part, low: int, high: int,
 
 
 @exact_inner
-def _mix(layer: Any, weights: int, tile: int, part: Part, low: int, high: int, out: int, size: int) -> None:
+def _mix(layer: Any, weights: int, tile: int, part: Part, low: int, high: int, out: int, partial_bytes: int) -> None:
     """out[tile, dim] += weights · values of positions low … high."""
     row, dim, start = layer.row_stride, layer.dim, low - part.low
     values, n = part.values + low * row, high - low
     far = min(AHEAD // row, n)
-    mix(tile, layer.element_bytes, weights, start, values, row, n, dim, out, size, part.next, far)
+    mix(tile, layer.element_bytes, weights, start, values, row, n, dim, out, partial_bytes, part.next, far)
 
 
 @exact_inner
-def _mix_own(layer: Any, weights: int, tile: int, query: int, part: Part, low: int, high: int, out: int, size: int) -> None:
+def _mix_own(layer: Any, weights: int, tile: int, query: int, part: Part, low: int, high: int, out: int, partial_bytes: int) -> None:
     """`_mix` for one query of a tile, and positions that not all of them see."""
     if low >= high:
         return
@@ -68,13 +68,13 @@ def _mix_own(layer: Any, weights: int, tile: int, query: int, part: Part, low: i
     its, all_ = floats_at(own, CHUNK), floats_at(weights, CHUNK * tile)
     for position in range(low - part.low, high - part.low):
         its[position] = all_[position // rows * rows * tile + query * rows + position % rows]
-    _mix(layer, own, 1, part, low, high, out, size)
+    _mix(layer, own, 1, part, low, high, out, partial_bytes)
 
 
 @exact_inner
 def attend_tile(call: Any, layer: Any, segment: Any, head: int, part: Part, first: int, tile: int, partials: int) -> None:
     """Queries first … first + tile of the group's [tokens · group] over one part."""
-    size = floats_of_partial(layer.dim) * 4
+    partial_bytes = floats_of_partial(layer.dim) * 4
     queries, weights, lows_at, highs_at = _queries_room(), _weights_room(), _lows_room(), _highs_room()
     lows, highs = ints_at(lows_at, tile), ints_at(highs_at, tile)
     _turn_queries(call, layer, segment, head, part, first, tile, queries, lows, highs)
@@ -83,17 +83,17 @@ def attend_tile(call: Any, layer: Any, segment: Any, head: int, part: Part, firs
         low, high = min(low, lows[i]), max(high, highs[i])
     if low >= high:
         return
-    partial = partials + first * size
+    partial = partials + first * partial_bytes
     _score(layer, queries, tile, part, part.low + low, part.low + high, weights)
-    soften(tile, weights, low, high, lows_at, highs_at, partial, size)
+    soften(tile, weights, low, high, lows_at, highs_at, partial, partial_bytes)
     out = partial + HEADER * 4
     for i in range(tile):
-        floats_at(out + i * size, size // 4 - HEADER)[:] = 0
-    _mix_all(layer, weights, tile, part, lows, highs, out, size)
+        floats_at(out + i * partial_bytes, partial_bytes // 4 - HEADER)[:] = 0
+    _mix_all(layer, weights, tile, part, lows, highs, out, partial_bytes)
 
 
 @exact_inner
-def _mix_all(layer: Any, weights: int, tile: int, part: Part, lows: Any, highs: Any, out: int, size: int) -> None:
+def _mix_all(layer: Any, weights: int, tile: int, part: Part, lows: Any, highs: Any, out: int, partial_bytes: int) -> None:
     """out[tile, dim] += weights · the values that each query sees: lows[i] … highs[i] of the part.
 
     The positions that all of them see are mixed together; those before and after that only some see, query by query.
@@ -105,9 +105,29 @@ def _mix_all(layer: Any, weights: int, tile: int, part: Part, lows: Any, highs: 
         shared_low = shared_high = high
     if low < shared_low:
         for i in range(tile):
-            _mix_own(layer, weights, tile, i, part, part.low + lows[i], part.low + min(shared_low, highs[i]), out + i * size, size)
+            _mix_own(
+                layer,
+                weights,
+                tile,
+                i,
+                part,
+                part.low + lows[i],
+                part.low + min(shared_low, highs[i]),
+                out + i * partial_bytes,
+                partial_bytes,
+            )
     if shared_low < shared_high:
-        _mix(layer, weights, tile, part, part.low + shared_low, part.low + shared_high, out, size)
+        _mix(layer, weights, tile, part, part.low + shared_low, part.low + shared_high, out, partial_bytes)
     if shared_high < high:
         for i in range(tile):
-            _mix_own(layer, weights, tile, i, part, part.low + max(shared_high, lows[i]), part.low + highs[i], out + i * size, size)
+            _mix_own(
+                layer,
+                weights,
+                tile,
+                i,
+                part,
+                part.low + max(shared_high, lows[i]),
+                part.low + highs[i],
+                out + i * partial_bytes,
+                partial_bytes,
+            )

@@ -111,7 +111,7 @@ def mix(
     count: Any,
     dim: Any,
     out: Any,
-    size: Any,
+    out_stride: Any,
     after: Any,
     far: Any,
 ) -> Any:

@@ -1,9 +1,9 @@
-"""GET /docs: every route and every field of the OpenAPI document, as a page that loads nothing from elsewhere.
+"""GET /docs: every route and every field of a request of the OpenAPI document, as a page that loads nothing from elsewhere.
 
 FastAPI's own page is made of a script from a CDN: offline it is empty, and online it tells strangers of this server.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from html import escape
 from typing import Any
 
@@ -35,7 +35,8 @@ async def docs(request: Request) -> HTMLResponse:
 
 def page_of(document: Schema) -> str:
     title = escape(document["info"]["title"])
-    body = "\n".join(part for path, methods in document["paths"].items() for part in sections(path, methods, document))
+    routes = (part for path, methods in document["paths"].items() for part in sections(path, methods, document))
+    body = "\n".join([*routes, *shapes(document)])
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
         f'<title>{title}: the API</title><link rel="icon" href="data:,"><link rel="stylesheet" href="web/page.css"></head><body>'
@@ -47,18 +48,49 @@ def sections(path: str, methods: Schema, document: Schema) -> Iterator[str]:
     """A heading, what it does, and a list of its fields."""
     for method, operation in methods.items():
         yield f"<h2><code>{escape(method.upper())} {escape(path)}</code></h2><p>{escape(operation.get('description', ''))}</p>"
-        fields = [*operation.get("parameters", ()), *body_fields(operation, document)]
+        body = body_of(operation, document)
+        fields = [*operation.get("parameters", ()), *(() if body is None else fields_of(body))]
         if fields:
-            yield f"<ul>{''.join(item(field) for field in fields)}</ul>"
+            yield listed(fields)
 
 
-def body_fields(operation: Schema, document: Schema) -> Iterator[Schema]:
-    """Of a JSON body, in the shape that parameters have."""
+def shapes(document: Schema) -> Iterator[str]:
+    """What fields of bodies refer to by name, the same way."""
+    operations = [operation for methods in document["paths"].values() for operation in methods.values()]
+    bodies = [body for operation in operations if (body := body_of(operation, document)) is not None]
+    for name in dict.fromkeys(name for body in bodies for name in named(body, document)):
+        schema = document["components"]["schemas"][name]
+        yield f"<h2><code>{escape(name)}</code></h2><p>{escape(schema.get('description', ''))}</p>{listed(fields_of(schema))}"
+
+
+def named(part: Any, document: Schema) -> Iterator[str]:
+    """The names of all shapes that a schema refers to, inside each other too."""
+    if isinstance(part, list):
+        for one in part:
+            yield from named(one, document)
+    elif isinstance(part, dict):
+        if "$ref" in part:
+            yield part["$ref"].rpartition("/")[2]
+            yield from named(resolved(part, document), document)
+        for name, one in part.items():
+            if name != "discriminator":
+                yield from named(one, document)
+
+
+def body_of(operation: Schema, document: Schema) -> Schema | None:
+    """The schema of a JSON body."""
     body = operation.get("requestBody")
-    if body is not None:
-        schema = resolved(body["content"]["application/json"]["schema"], document)
-        for name, own in schema["properties"].items():
-            yield {"name": name, "schema": own, "required": name in schema.get("required", ())}
+    return None if body is None else resolved(body["content"]["application/json"]["schema"], document)
+
+
+def fields_of(schema: Schema) -> Iterator[Schema]:
+    """In the shape that parameters have."""
+    for name, own in schema["properties"].items():
+        yield {"name": name, "schema": own, "required": name in schema.get("required", ())}
+
+
+def listed(fields: Iterable[Schema]) -> str:
+    return f"<ul>{''.join(item(field) for field in fields)}</ul>"
 
 
 def item(field: Schema) -> str:

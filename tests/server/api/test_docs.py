@@ -27,6 +27,11 @@ def test_every_route_and_every_field_is_told(app: ASGIApp) -> None:
     for name in ("CompletionRequest", "ChatRequest", "TokenizeRequest", "DetokenizeRequest"):
         for field in document["components"]["schemas"][name]["properties"]:
             assert f"<code>{field}</code>: " in page, (name, field)
+    for name in ("Message", "TextPart", "StreamOptions", "JsonSchema", "NamedSchema", "Regex"):
+        assert page.count(f"<h2><code>{name}</code></h2>") == 1
+        for field in document["components"]["schemas"][name]["properties"]:
+            assert f"<code>{field}</code>: " in page.split(f"<h2><code>{name}</code></h2>")[1].split("<h2>")[0], (name, field)
+    assert "<h2><code>ErrorAnswer</code></h2>" not in page
     assert "<code>temperature</code>: number (≥ 0, ≤ 100); default 1.0" in page
     assert "<code>stop</code>: string (at least 1 characters, at most 256 characters) or list of string" in page
 

@@ -1,6 +1,7 @@
 """The command `models`: pack, pull, list, rm, show, params.
 
-What was recorded of a model's neurons is known one floor up; `main` is told how to ask for it (`profiles/models_cli.py`).
+What was recorded of a model's neurons is known two floors up, and how this CPU encodes fastest one: `main` is told how to ask for them
+(`profiles/models_cli.py`).
 """
 
 import argparse
@@ -17,7 +18,7 @@ from models.command import Subcommand, run_subcommand
 from models.errors import BadValue, ThermoclineError
 from models.library import DEFAULT_FORMAT, Entry, entries, find, is_packed, known_manifest, remove, shelf
 from models.manifest import Manifest
-from models.pack import packed
+from models.pack import Encode, encode_plainly, packed
 from models.params import Activity, activity_at, every_neuron, parts_of, table
 from models.paths import BUNDLED_NAME
 from models.predictor_folder import open_predictor_folder
@@ -34,13 +35,13 @@ def nothing_recorded(manifest: Manifest, path: Path | None) -> Activity | None:
     return None
 
 
-def main(argv: Sequence[str] | None = None, recorded: Recorded = nothing_recorded) -> int:
-    return run_subcommand(build_parser, commands(recorded), argv)
+def main(argv: Sequence[str] | None = None, recorded: Recorded = nothing_recorded, encode: Encode = encode_plainly) -> int:
+    return run_subcommand(build_parser, commands(recorded, encode), argv)
 
 
-def commands(recorded: Recorded) -> dict[str, Subcommand]:
+def commands(recorded: Recorded, encode: Encode) -> dict[str, Subcommand]:
     return {
-        "pack": pack_command,
+        "pack": partial(pack_command, encode),
         "pull": pull_command,
         "list": list_command,
         "rm": rm_command,
@@ -79,8 +80,8 @@ def build_parser() -> Parser:
     return parser
 
 
-def pack_command(args: argparse.Namespace) -> int:
-    model = packed(args.model, args.format)
+def pack_command(encode: Encode, args: argparse.Namespace) -> int:
+    model = packed(args.model, args.format, encode=encode)
     if args.predictors is not None:
         pack_predictors(model, open_predictor_folder(args.predictors, model.manifest.spec))
     print(f"{model.folder.name}: {describe(model.manifest)}\n{model.folder}")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from cpu_ops.encode import encode
 from models.arguments import Parser, count
 from models.bits import FORMAT_NAMES
 from models.checkpoint.gguf import is_gguf
@@ -62,7 +63,7 @@ def add_model(parser: argparse.ArgumentParser, what: str) -> None:
 def record_command(args: argparse.Namespace) -> int:
     if args.output is not None:
         check_writable("--output", args.output)
-    model = packed(args.model, args.format)
+    model = packed(args.model, args.format, encode=encode)
     text = read_text(model, args.corpus, args.tokens)
     print(f"text: {text.description}; {text.tokens:,} tokens" + ("" if args.corpus else " (another: --corpus FILE)"))
     path = args.output or profile_path(model.manifest.fingerprint)

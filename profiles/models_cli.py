@@ -1,9 +1,10 @@
-"""The command `models`, told how to ask what was recorded: `models/` itself sees no profile."""
+"""The command `models`, told how to ask what was recorded, and to encode by kernels: `models/` itself sees no profile and no kernel."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import models.cli
+from cpu_ops.encode import encode
 from models.errors import BadValue
 from models.manifest import Manifest
 from models.params import Activity
@@ -12,7 +13,7 @@ from profiles.shelf import profile_of
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return models.cli.main(argv, recorded)
+    return models.cli.main(argv, recorded, encode)
 
 
 def recorded(manifest: Manifest, path: Path | None) -> Activity | None:

@@ -14,6 +14,7 @@ import torch
 
 import cpu_ops
 import gpu_ops
+from cpu_ops.encode import encode
 from cpu_ops.topology import release_threads, set_threads
 from gpu_ops.transfer import Staging
 from models.arena import Arena, allocate, neurons_room, spine_room
@@ -84,7 +85,7 @@ def load(config: Config) -> Ready:
     if device.type == "cpu":
         print(NO_GPU if config.vram_bytes is None else f"{NO_GPU} --vram has no effect.")
     set_threads(config.threads)
-    model = packed(config.model, config.format, quiet=quiet)
+    model = packed(config.model, config.format, encode=encode, quiet=quiet)
     tokenizer = Tokenizer.open(model.folder, model.manifest.spec.vocab)
     chat = chat_template(config.chat_template, tokenizer, model.folder)
     predictors = chosen_predictors(model, config)

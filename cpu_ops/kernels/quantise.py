@@ -21,7 +21,7 @@ call_at = block_at(CALL)
 FLOATS, INTS = vector(F32, GROUP), vector(I32, GROUP)
 
 
-def _greatest(builder: Builder, a: Value) -> Value:
+def greatest(builder: Builder, a: Value) -> Value:
     """The greatest lane of an unsigned vector."""
     while (half := a.type.count // 2) >= 1:
         low, high = pick(builder, a, range(half)), pick(builder, a, range(half, 2 * half))
@@ -36,7 +36,7 @@ def quantise_group(typing: Any, x: Any, quants: Any) -> Any:
     def emit(context: Any, builder: Builder, signature: Any, arguments: Any) -> Value:
         values = load(builder, arguments[0], FLOATS)
         sizes = builder.and_(builder.bitcast(values, INTS), constant(INTS, 0x7FFFFFFF))
-        most_bits = _greatest(builder, sizes)
+        most_bits = greatest(builder, sizes)
         most = builder.bitcast(most_bits, F32)
         inverse = builder.fdiv(constant(F32, 127.0), most)
         finite = builder.icmp_unsigned("<", most_bits, constant(I32, INFINITY_BITS))

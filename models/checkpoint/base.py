@@ -103,13 +103,18 @@ class Checkpoint:
 
     def rows(self, canonical: str, name: FormatName, start: int, stop: int) -> Rows:
         """Rows start..stop of a matrix in a format; as they are stored, where they are stored so."""
+        held = self.held(canonical, name, start, stop)
+        return Rows.encode(name, self.stored(canonical, start, stop)) if held is None else held
+
+    def held(self, canonical: str, name: FormatName, start: int, stop: int) -> Rows | None:
+        """Rows start..stop of a matrix, where they are stored in this format."""
         if isinstance(self.source, StoredRows):
             foreign, part = self.foreign(canonical), self.part(canonical)
             runs = [range(start, stop)] if part is None else rows_between(part.rows(self.spec), start, stop)
             found = [self.source.rows(foreign, name, run.start, run.stop) for run in runs]
             if (taken := [rows for rows in found if rows is not None]) and len(taken) == len(runs):
                 return joined(taken)
-        return Rows.encode(name, self.stored(canonical, start, stop))
+        return None
 
     def columns(self, canonical: str, name: FormatName, start: int, stop: int) -> Rows | None:
         """Columns start..stop of a matrix as rows in a format, where the files have columns in one piece; else None."""

@@ -21,6 +21,7 @@ MOST_HEADER_BYTES = 1 << 24  # 130 bytes a tensor; as Python objects a hostile o
 MOST_NAME = 200  # characters of a tensor's or a shard's name: a file name has 255 bytes
 MOST_DIMENSIONS = 8
 SAMPLE_BYTES = 64
+AHEAD_BYTES = 1 << 23
 ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
 
 
@@ -74,6 +75,7 @@ def read_to(path: Path, offset: int, view: memoryview) -> None:
     except OSError as error:
         raise BadCheckpoint(path, f"cannot be read: {error.strerror}") from None
     try:
+        _ask_ahead(descriptor, offset, offset + count)
         while done < count:
             got = os.preadv(descriptor, [view[done:]], offset + done)
             if got == 0:
@@ -81,6 +83,16 @@ def read_to(path: Path, offset: int, view: memoryview) -> None:
             done += got
     finally:
         os.close(descriptor)
+
+
+def _ask_ahead(descriptor: int, start: int, end: int) -> None:
+    """Lets the disk go on behind `end` while what is read is computed with: whoever reads pieces of a file reads the next ones too.
+
+    Asked for at every multiple of AHEAD_BYTES that is read across: to ask takes 0.1 ms where all of it is there already.
+    """
+    if start // AHEAD_BYTES < end // AHEAD_BYTES and hasattr(os, "posix_fadvise"):
+        first = start if end - start > AHEAD_BYTES else end // AHEAD_BYTES * AHEAD_BYTES
+        os.posix_fadvise(descriptor, first, end - first + 2 * AHEAD_BYTES, os.POSIX_FADV_WILLNEED)
 
 
 def read_header(path: Path) -> dict[str, Entry]:

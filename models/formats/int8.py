@@ -21,7 +21,7 @@ class Int8(Format):
         room = Workspace(rows)
         for block in row_blocks(rows):
             grouped = room.floats(rows[block]).unflatten(-1, (-1, GROUP))
-            steps = torch.maximum(grouped.amax(-1), -grouped.amin(-1)) / 127.0
+            steps = torch.maximum(grouped.amax(-1), -grouped.amin(-1)).abs_() / 127.0  # of 0 and -0 either may be the greater
             scales[block] = steps
             scaled = grouped.mul_(torch.where(steps > 0, 1.0 / steps, 0.0).unsqueeze(-1))
             scaled.add_(torch.sign(scaled), alpha=0.5)  # and towards zero: half away from zero, as C's roundf

@@ -11,6 +11,7 @@ from _pytest.mark.structures import ParameterSet
 from torch import Tensor
 
 import cpu_ops
+from cpu_ops.encode import encode
 from cpu_ops.kernels.attention_blocks import CHUNK
 from cpu_ops.kernels.target import numba_target
 from cpu_ops.tiles import decode
@@ -19,6 +20,7 @@ from models.bits import FORMAT_NAMES
 from models.spec import FfnRule
 from tests.cpu_ops.kernels.examples import results, rows_and_input
 from tests.cpu_ops.test_attend import Part, filled, run, shaped
+from tests.cpu_ops.test_encode import weights
 
 ROOT = Path(__file__).parents[3]
 HERE = "tests.cpu_ops.kernels.test_feature_sets"
@@ -27,6 +29,17 @@ HERE = "tests.cpu_ops.kernels.test_feature_sets"
 def of_functions(*, exact: bool) -> Tensor:
     """Through every function of every format."""
     return torch.cat([results(*rows_and_input(name, exact=exact)) for name in FORMAT_NAMES])
+
+
+def of_encoding() -> Tensor:
+    """Of rows and of columns, in both types that are read as they are."""
+    made = [weights(70, 64).to(dtype) for dtype in (torch.float32, torch.bfloat16)]
+    given = [*made, *(rows.T.contiguous()[:, 1:].T for rows in made)]
+    return torch.cat([encode(name, rows).flatten().float() for name in ("int4", "int8") for rows in given])
+
+
+def exactly() -> Tensor:
+    return torch.cat([of_functions(exact=True), of_encoding()])
 
 
 def of_kernels() -> Tensor:
@@ -48,7 +61,7 @@ def of_attention() -> Tensor:
 
 
 def everything() -> Tensor:
-    return torch.cat([of_functions(exact=True), of_functions(exact=False), of_kernels(), of_attention()])
+    return torch.cat([exactly(), of_functions(exact=False), of_kernels(), of_attention()])
 
 
 def in_a_process(narrowed: dict[str, str], folder: Path) -> Tensor:
@@ -86,6 +99,6 @@ each_set = pytest.mark.parametrize(
 @each_set
 def test_a_narrower_process_gives_the_same_numbers(tmp_path: Path, narrowed: dict[str, str]) -> None:
     theirs, ours = in_a_process(narrowed, tmp_path), everything()
-    exact = len(of_functions(exact=True))
+    exact = len(exactly())
     assert torch.equal(theirs[:exact], ours[:exact])
     torch.testing.assert_close(theirs[exact:], ours[exact:], rtol=1e-5, atol=1e-5)

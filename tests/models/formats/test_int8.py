@@ -40,6 +40,11 @@ def test_bits_are_those_of_gguf_on_ties_between_quants() -> None:
     assert_same_as_gguf(np.concatenate((halves, np.full((len(halves), GROUP - 4), 127.0, np.float32)), axis=1))
 
 
+def test_bits_are_those_of_gguf_for_many_zeros() -> None:
+    """A scale of -0 would do as well, but be other bits."""
+    assert_same_as_gguf(np.zeros((16, 256), dtype=np.float32))
+
+
 @given(rows(0.0, 2.0**-30))
 def test_what_is_too_small_for_a_scale_becomes_zero(weights: Weights) -> None:
     assert not INT8.decode(INT8.encode(torch.from_numpy(weights))).any()

@@ -50,25 +50,24 @@ def _score(layer: Any, queries: int, tile: int, part: Part, low: int, high: int,
 
 
 @exact_inner
-def _mix(layer: Any, weights: int, tile: int, part: Part, low: int, high: int, out: int, partial_bytes: int) -> None:
-    """out[tile, dim] += weights · values of positions low … high."""
-    row, dim, start = layer.row_stride, layer.dim, low - part.low
-    values, n = part.values + low * row, high - low
-    far = min(AHEAD // row, n)
-    mix(tile, layer.element_bytes, weights, start, values, row, n, dim, out, partial_bytes, part.next, far)
+def _mix(layer: Any, weights: int, tile: int, part: Part, low: int, high: int, out: int, stride: int) -> None:
+    """out[tile, dim] += weights · values of positions low … high of the part; `stride` in bytes."""
+    row, n = layer.row_stride, high - low
+    values, far = part.values + (part.low + low) * row, min(AHEAD // row, n)
+    mix(tile, layer.element_bytes, weights, low, values, row, n, layer.dim, out, stride, part.next, far)
 
 
 @exact_inner
-def _mix_own(layer: Any, weights: int, tile: int, query: int, part: Part, low: int, high: int, out: int, partial_bytes: int) -> None:
-    """`_mix` for one query of a tile, and positions that not all of them see."""
-    if low >= high:
-        return
-    own = _own_room()
-    rows = lanes() // tile
+def _mix_each(layer: Any, weights: int, tile: int, part: Part, lows: Any, highs: Any, low: int, high: int, out: int, stride: int) -> None:
+    """`_mix` of positions low … high of the part, query by query, as far as each sees them."""
+    own, rows = _own_room(), lanes() // tile
     its, all_ = floats_at(own, CHUNK), floats_at(weights, CHUNK * tile)
-    for position in range(low - part.low, high - part.low):
-        its[position] = all_[position // rows * rows * tile + query * rows + position % rows]
-    _mix(layer, own, 1, part, low, high, out, partial_bytes)
+    for query in range(tile):
+        first, last = max(low, lows[query]), min(high, highs[query])
+        if first < last:
+            for position in range(first, last):
+                its[position] = all_[position // rows * rows * tile + query * rows + position % rows]
+            _mix(layer, own, 1, part, first, last, out + query * stride, stride)
 
 
 @exact_inner
@@ -93,10 +92,10 @@ def attend_tile(call: Any, layer: Any, segment: Any, head: int, part: Part, firs
 
 
 @exact_inner
-def _mix_all(layer: Any, weights: int, tile: int, part: Part, lows: Any, highs: Any, out: int, partial_bytes: int) -> None:
-    """out[tile, dim] += weights · the values that each query sees: lows[i] … highs[i] of the part.
+def _mix_all(layer: Any, weights: int, tile: int, part: Part, lows: Any, highs: Any, out: int, stride: int) -> None:
+    """out[tile, dim] += weights · the values that each query sees: positions lows[i] … highs[i] of the part.
 
-    The positions that all of them see are mixed together; those before and after that only some see, query by query.
+    Those that all of them see are mixed together; those before and after, query by query.
     """
     low, high, shared_low, shared_high = lows[0], highs[0], lows[0], highs[0]
     for i in range(1, tile):
@@ -104,30 +103,8 @@ def _mix_all(layer: Any, weights: int, tile: int, part: Part, lows: Any, highs: 
     if shared_low >= shared_high:
         shared_low = shared_high = high
     if low < shared_low:
-        for i in range(tile):
-            _mix_own(
-                layer,
-                weights,
-                tile,
-                i,
-                part,
-                part.low + lows[i],
-                part.low + min(shared_low, highs[i]),
-                out + i * partial_bytes,
-                partial_bytes,
-            )
+        _mix_each(layer, weights, tile, part, lows, highs, low, shared_low, out, stride)
     if shared_low < shared_high:
-        _mix(layer, weights, tile, part, part.low + shared_low, part.low + shared_high, out, partial_bytes)
+        _mix(layer, weights, tile, part, shared_low, shared_high, out, stride)
     if shared_high < high:
-        for i in range(tile):
-            _mix_own(
-                layer,
-                weights,
-                tile,
-                i,
-                part,
-                part.low + max(shared_high, lows[i]),
-                part.low + highs[i],
-                out + i * partial_bytes,
-                partial_bytes,
-            )
+        _mix_each(layer, weights, tile, part, lows, highs, shared_high, high, out, stride)

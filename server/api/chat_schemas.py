@@ -2,33 +2,31 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
-from server.api.fields import MOST_LOGPROBS, STRICT, Text, one_message, refusing
+from server.api.fields import FIRST, MOST_LOGPROBS, Strict, Text, one_message, refusing
 from server.api.sampling_fields import SamplingFields
 
 MOST_MESSAGES = 4096
 NO_TOOLS = "tools are not supported"
 
 
-class TextPart(BaseModel):
-    model_config = STRICT
+class TextPart(Strict):
     type: Literal["text"]
     text: Text
 
 
 ContentField = Annotated[
-    Text | list[TextPart],
+    Text | Annotated[list[TextPart], Field(max_length=MOST_MESSAGES), FIRST],
     one_message(
         "must be a text without half characters, or a list of parts {'type': 'text', 'text': …}; images and sounds are not supported"
     ),
 ]
 
 
-class Message(BaseModel):
+class Message(Strict):
     """`developer` is the newer name of `system`. The fields that only null fits are there so that an answer may be sent back as it came."""
 
-    model_config = STRICT
     role: Literal["system", "developer", "user", "assistant"]
     content: ContentField
     name: Text | None = None
@@ -49,7 +47,7 @@ class Message(BaseModel):
 class ChatRequest(SamplingFields):
     """Without `max_tokens` an answer may fill the context."""
 
-    messages: Annotated[list[Message], Field(min_length=1, max_length=MOST_MESSAGES)]
+    messages: Annotated[list[Message], Field(min_length=1, max_length=MOST_MESSAGES), FIRST]
     max_tokens: Annotated[int, Field(ge=1, lt=2**31)] | None = None
     max_completion_tokens: Annotated[int, Field(ge=1, lt=2**31)] | None = None
     logprobs: bool | None = False

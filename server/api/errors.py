@@ -176,13 +176,13 @@ def complaint(errors: Sequence[Any]) -> tuple[str | None, str]:
     path = path_of(first["loc"][1:])
     if first["type"] == "json_invalid":
         return None, f"the body is not JSON: {first['ctx']['error']}"
-    if not path:
+    if not path and first["type"] != "value_error":
         return None, "the body must be a JSON object, with content-type application/json"
     if first["type"] == "extra_forbidden":
         return path[0], f"{'.'.join(path)}: unknown field"
     ours = WORDS.get(first["type"])
     words = ours.format(**first.get("ctx", {})) if ours else first["msg"].removeprefix("Value error, ")  # pydantic's words around ours
-    return path[0], f"{'.'.join(path)}: {words}"
+    return (path[0], f"{'.'.join(path)}: {words}") if path else (None, f"the body {words}")
 
 
 def path_of(places: Sequence[object]) -> list[str]:

@@ -13,10 +13,14 @@ from pydantic import (
     ValidatorFunctionWrapHandler,
     WithJsonSchema,
     WrapValidator,
+    model_validator,
 )
 
 MOST_CHOICES = 128
 MOST_LOGPROBS = 20
+MOST_FIELDS = 64  # of one object
+MOST_IDS = 1 << 20  # of one text; no model has such a context
+FIRST = Field(fail_fast=True)  # of a list's complaints, one is enough: a million take a second in which nobody else is served
 SURROGATE = re.compile("[\ud800-\udfff]")
 STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
 
@@ -59,6 +63,19 @@ def biases(value: dict[str, float]) -> dict[str, float]:
     return value
 
 
+class Strict(BaseModel):
+    """An object of a request. One of very many fields is refused before each of them gets a complaint of its own."""
+
+    model_config = STRICT
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_small(cls, value: Any) -> Any:
+        if isinstance(value, dict) and len(value) > MOST_FIELDS:
+            raise ValueError(f"has more than {MOST_FIELDS} fields")
+        return value
+
+
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
 Text = Annotated[str, AfterValidator(whole)]
 StopText = Annotated[Text, Field(min_length=1, max_length=256)]
@@ -74,6 +91,5 @@ def refusing(why: str) -> Any:
     return Annotated[Any, AfterValidator(refused(why)), WithJsonSchema({"type": "null", "description": f"Refused: {why}."})]
 
 
-class StreamOptions(BaseModel):
-    model_config = STRICT
+class StreamOptions(Strict):
     include_usage: bool | None = False

@@ -2,14 +2,13 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
-from server.api.fields import STRICT, Text
+from server.api.fields import Strict, Text
 from server.grammars import Form
 
 
-class PlainText(BaseModel):
-    model_config = STRICT
+class PlainText(Strict):
     type: Literal["text"]
 
     @property
@@ -17,8 +16,7 @@ class PlainText(BaseModel):
         return None
 
 
-class JsonObject(BaseModel):
-    model_config = STRICT
+class JsonObject(Strict):
     type: Literal["json_object"]
 
     @property
@@ -26,18 +24,16 @@ class JsonObject(BaseModel):
         return Form("json_schema", {"type": "object"})
 
 
-class NamedSchema(BaseModel):
+class NamedSchema(Strict):
     """As OpenAI has it; `strict` is always on."""
 
-    model_config = STRICT
     name: Text | None = None
     description: Text | None = None
     strict: bool | None = True
     json_schema: Annotated[dict[str, Any], Field(alias="schema")]
 
 
-class JsonSchema(BaseModel):
-    model_config = STRICT
+class JsonSchema(Strict):
     type: Literal["json_schema"]
     json_schema: NamedSchema
 
@@ -46,8 +42,7 @@ class JsonSchema(BaseModel):
         return Form("json_schema", self.json_schema.json_schema)
 
 
-class Regex(BaseModel):
-    model_config = STRICT
+class Regex(Strict):
     type: Literal["regex"]
     regex: Annotated[Text, Field(min_length=1)]
 

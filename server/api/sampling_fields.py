@@ -2,16 +2,15 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
-from server.api.fields import MOST_CHOICES, STRICT, BiasField, StopField, StreamOptions, Text, TokenId
+from server.api.fields import MOST_CHOICES, BiasField, StopField, StreamOptions, Strict, Text, TokenId
 from server.api.response_format import ResponseFormat
 
 
-class SamplingFields(BaseModel):
+class SamplingFields(Strict):
     """Null means the same as leaving a field out."""
 
-    model_config = STRICT
     model: Text | None = None
     max_tokens: Annotated[int, Field(ge=0, lt=2**31)] | None = None
     temperature: Annotated[float, Field(ge=0, le=100)] | None = 1.0

@@ -4,12 +4,15 @@ from typing import Annotated
 
 from pydantic import Field
 
-from server.api.fields import MOST_CHOICES, MOST_LOGPROBS, Text, TokenId, one_message, refusing
+from server.api.fields import FIRST, MOST_CHOICES, MOST_IDS, MOST_LOGPROBS, Text, TokenId, one_message, refusing
 from server.api.sampling_fields import SamplingFields
 
+Ids = Annotated[list[TokenId], Field(max_length=MOST_IDS), FIRST]
 PromptField = Annotated[
-    Text | list[Text] | list[TokenId] | list[list[TokenId]],
-    one_message("must be a string, a list of strings, a list of token ids, or a list of lists of token ids"),
+    Text | Annotated[list[Text], Field(max_length=MOST_CHOICES), FIRST] | Ids | Annotated[list[Ids], Field(max_length=MOST_CHOICES), FIRST],
+    one_message(
+        f"must be a string, a list of strings, a list of token ids, or a list of lists of token ids, of at most {MOST_CHOICES} texts"
+    ),
 ]
 
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 
 from server.api.chat_schemas import MOST_MESSAGES, Message
 from server.api.errors import BadRequest
-from server.api.fields import STRICT, Text, TokenId
+from server.api.fields import FIRST, MOST_IDS, Strict, Text, TokenId
 from server.api.prompts import check_ids
 from server.api.reading import in_a_thread
 from server.api.talk import characters_of_messages, read_messages
@@ -18,12 +18,11 @@ from server.service import Service
 router = APIRouter()
 
 
-class TokenizeRequest(BaseModel):
+class TokenizeRequest(Strict):
     """A text, or the messages of a chat. `add_special` puts before a text what a completion would have there."""
 
-    model_config = STRICT
     content: Text | None = None
-    messages: Annotated[list[Message], Field(min_length=1, max_length=MOST_MESSAGES)] | None = None
+    messages: Annotated[list[Message], Field(min_length=1, max_length=MOST_MESSAGES), FIRST] | None = None
     add_special: bool | None = False
     with_pieces: bool | None = False
 
@@ -39,9 +38,8 @@ class TokenizeAnswer(BaseModel):
     max_model_len: int
 
 
-class DetokenizeRequest(BaseModel):
-    model_config = STRICT
-    tokens: list[TokenId]
+class DetokenizeRequest(Strict):
+    tokens: Annotated[list[TokenId], Field(max_length=MOST_IDS), FIRST]
 
 
 class DetokenizeAnswer(BaseModel):

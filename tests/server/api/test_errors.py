@@ -9,11 +9,13 @@ from typing import Any, cast
 
 import httpx
 import pytest
+from pydantic import ValidationError
 from starlette.types import ASGIApp
 
 from models.tokenizer import Tokenizer
 from server.api.app import Door, build_app
 from server.api.bounds import USUAL
+from server.api.tokens import DetokenizeRequest
 from tests.server.api.asking import ask, checked, client_of
 from tests.server.fakes import GatedModel, MemoryModel, running_service
 
@@ -318,3 +320,30 @@ def test_a_complaint_speaks_of_what_was_sent(app: ASGIApp, path: str, body: Any,
     assert answer.status_code == 400
     assert message in checked(answer)["message"]
     assert not re.search(r"\[|function|valid dictionary|extract", checked(answer)["message"])
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "message"),
+    [
+        (PATH, {"prompt": "x"} | {f"f{number}": 1 for number in range(64)}, "the body has more than 64 fields"),
+        (CHAT, {"messages": [USER | {f"f{number}": 1 for number in range(64)}]}, "messages.0: has more than 64 fields"),
+        (CHAT, {"messages": [USER | {"content": [{"type": "text", "text": ""}] * 4097}]}, "messages.0.content: must be"),
+        (PATH, {"prompt": [[]] * 129}, "prompt: must be a string, a list of strings"),
+        (PATH, {"prompt": ["x"] * 129}, "of at most 128 texts"),
+        (PATH, {"prompt": [1] * ((1 << 20) + 1)}, "prompt: must be a string"),
+        ("/detokenize", {"tokens": [1] * ((1 << 20) + 1)}, "tokens: List should have at most 1048576 items"),
+        ("/detokenize", {"tokens": [""] * 9000}, "tokens.0: Input should be a valid integer"),
+    ],
+)
+def test_what_has_very_many_parts_gets_one_complaint(tokenizer: Tokenizer, path: str, body: Any, message: str) -> None:
+    """Before they are all looked at: 700,000 complaints took a second and a half in which nobody else was served."""
+    with running_service(tokenizer, MemoryModel()) as service:
+        answer = ask(build_app(service), "POST", path, json=body)
+    assert answer.status_code == 400
+    assert message in checked(answer)["message"]
+
+
+def test_of_a_long_list_of_mistakes_the_first_is_told_and_no_other_looked_for() -> None:
+    with pytest.raises(ValidationError) as caught:
+        DetokenizeRequest(tokens=[""] * 1000)  # type: ignore[list-item]
+    assert caught.value.error_count() == 1

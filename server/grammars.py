@@ -51,6 +51,10 @@ class Grammars:
         except ValueError as error:
             return first_line(str(error))
 
+    def prepare(self) -> None:
+        """What takes long, when it was not done before."""
+        _ = self._tokens
+
     def bytes_of(self, token: int) -> bytes:
         """What a token stands for; of halves of characters, too, where the library can read the tokenizer."""
         if isinstance(self._tokens, str):

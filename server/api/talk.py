@@ -1,5 +1,6 @@
 """What a chat request asks for: messages become one prompt through the model's chat template."""
 
+import asyncio
 from collections.abc import Iterable
 from functools import partial
 
@@ -17,6 +18,8 @@ async def ask_chat(body: ChatRequest, service: Service) -> Asked:
     check_together(body)
     check_chat(body)
     prompt = await in_a_thread(partial(read_messages, body.messages, service), characters_of_messages(body.messages), service)
+    if body.logprobs:
+        await asyncio.to_thread(service.grammars.prepare)
     max_tokens = service.context if body.limit is None else body.limit
     check_prompts((prompt,), "messages", max_tokens, service)
     return await assemble(body, (prompt,), read_params(body, max_tokens, service), service, "chatcmpl")

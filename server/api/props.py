@@ -57,7 +57,10 @@ class PlacementProps(BaseModel):
 
 
 class Props(BaseModel):
+    """`device`: the card's name, or "cpu" where there is none and every neuron is computed by the CPU."""
+
     model: str
+    device: str | None
     format: str | None
     context: int
     vocab: int
@@ -75,6 +78,7 @@ async def props(request: Request) -> Props:
     seen = Measured.look(service)
     return Props(
         model=service.model,
+        device=None if service.held is None else service.held.device,
         format=None if service.plan is None else service.plan.question.format,
         context=service.context,
         vocab=service.vocab,

@@ -280,7 +280,8 @@ async function connect() {
     state.model = (await get("v1/models")).data[0].id;
     const props = await get("props");
     state.chat = props.chat;
-    $("model").textContent = [state.model, props.format, `${props.context} tokens of context`].filter(Boolean).join(" · ");
+    const facts = [state.model, props.format, `${props.context} tokens of context`, props.device === "cpu" ? "no GPU" : props.device];
+    $("model").textContent = facts.filter(Boolean).join(" · ");
     document.querySelector("input[value=chat]").disabled = !state.chat;
     $("mode-note").textContent = state.chat ? "" : "This model has no chat template.";
     setMode(state.mode);

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from profiles.shelf import hardware_path, profile_path
 from server.config import Config
 from server.load import Ready, load
 from server.sequence import Params
+from server.watching import Watched
 from tests.families import make_variant
 from tests.gguf_files import Style, convert
 from tests.placement.makers import CPU
@@ -148,6 +150,15 @@ def test_what_is_held_is_what_was_planned(config: Config) -> None:
     written(ready, ready.tokenizer)
     assert ready.engine.numbers.cpu_seconds > 0
     assert ready.engine.numbers.waiting_seconds == 0
+
+
+def test_what_was_tried_while_loading_is_in_no_map_and_no_share(config: Config) -> None:
+    ready = load(config)
+    watching = cast(Watched, ready.engine._forward).ffn
+    assert (watching._hot, watching._cold) == (0, 0)
+    assert watching.fired_cold > 0  # it was looked at once, for the kernels' sake …
+    written(ready, ready.tokenizer)
+    assert ready.engine.numbers.fired_cold == 0  # … and nobody looks
 
 
 def test_a_machine_that_was_busy_while_it_was_measured_is_not_remembered(

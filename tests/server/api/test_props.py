@@ -78,6 +78,7 @@ def test_the_plan_stands_beside_what_is_measured(service: Service) -> None:
     assert placement["measured"]["ram_bytes"].items() >= {"spine": 100, "KV cache": 10, "cold neurons": 70}.items()
     assert placement["measured"]["ram_bytes"]["in all"] > 10**7
     assert (shown["model"], shown["context"], shown["total_slots"], shown["chat"]) == ("fake", 64, 3, False)
+    assert shown["device"] == "cpu"
     assert shown["cache"]["prompt_tokens"] == found["thermocline_prompt_tokens_total"]
 
 

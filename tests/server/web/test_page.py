@@ -17,6 +17,7 @@ from models.tokenizer import Tokenizer
 from profiles.hardware import HardwareProfile, save_hardware
 from profiles.shelf import hardware_path
 from server.api.app import Door
+from server.held import Held
 from server.service import Service
 from server.watching import Firing
 from tests.placement.makers import CPU
@@ -170,6 +171,15 @@ def test_every_control_is_sent_and_nothing_but_the_public_api_is_asked(chromium:
     assert not second.keys() & {"seed", "stop"}
     assert {path for path in asked if path != "/" and not path.startswith(("/web/", "image/"))} <= public.keys()
     assert {"/map", "/props", "/v1/completions"} <= asked
+
+
+@pytest.mark.parametrize(("device", "shown"), [("cpu", "no GPU"), ("NVIDIA RTX 9", "NVIDIA RTX 9")])
+def test_where_it_runs_is_told(chromium: Browser, complaints: list[str], service: Service, device: str, shown: str) -> None:
+    """A card that is not used is what people are most surprised by."""
+    held = Held(device=device, spine_bytes=1, hot_bytes=1, cold_bytes=1, kv_bytes=1, hot=(3, 0))
+    with live_server(replace(service, held=held)) as url:
+        page = settled(watched_page(chromium, complaints), url)
+        expect(page.locator("#model")).to_have_text(f"fake · 64 tokens of context · {shown}")
 
 
 def test_a_stream_that_breaks_off_is_told(chromium: Browser, complaints: list[str], service: Service) -> None:

@@ -3,7 +3,7 @@
     python -m benchmarks.packing [--shape 1.1b|7b] [--layers N] [--format int4] [--work FOLDER] [--rounds N]
 
 The source is a folder of safetensors in bfloat16 with random weights, a shard for each layer; --layers leaves most of a large model out.
-In turn, each time another first: `read`, the source from the disk, front to back through one buffer; `write`, as many bytes as packing
+In turn, each time another first: `read`, the source from the disk, through a buffer for each thread; `write`, as many bytes as packing
 writes, synced; `cold`, packing with nothing of the source in the page cache; `warm`, with all of it there. What packing writes is synced,
 file by file, before it is done. The bar is cold ÷ (read + write), of their medians: 1 is as fast as a disk that does one thing at a time.
 """
@@ -30,13 +30,15 @@ from cpu_ops.encode import encode
 from models.architectures.llama import NAMES
 from models.bits import FORMAT_NAMES, FormatName
 from models.checkpoint.base import layer_shapes
+from models.checkpoint.headers import read_to
 from models.checkpoint.safetensors import open_safetensors
 from models.command import run
 from models.pack import pack
 from models.paths import check_disk
+from models.reading import shared_out
 from models.spec import ModelSpec
 
-BUFFER_BYTES = 1 << 20
+BUFFER_BYTES = 1 << 20  # what packing reads at once of bfloat16
 DEVIATION = 0.02  # of the weights
 
 
@@ -163,13 +165,14 @@ def bytes_in(folder: Path) -> int:
 
 
 def pass_all(folder: Path) -> None:
-    """Every byte of a folder's files, through one buffer."""
-    buffer = bytearray(BUFFER_BYTES)
-    for path in sorted(folder.iterdir()):
-        with path.open("rb", buffering=0) as file:
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
-            while file.readinto(buffer):
-                pass
+    """Every byte of a folder's files, in the pieces and on as many threads as packing reads them: one thread gets less from this disk."""
+    shared_out(_pass, sorted(folder.iterdir()))
+
+
+def _pass(path: Path) -> None:
+    buffer, count = memoryview(bytearray(BUFFER_BYTES)), path.stat().st_size
+    for at in range(0, count, BUFFER_BYTES):
+        read_to(path, at, buffer[: count - at])
 
 
 def write_synced(path: Path, count: int) -> None:

@@ -31,11 +31,6 @@ class Asked:
     prompts: tuple[Prompt, ...]
     sequences: tuple[Sequence, ...]
 
-    @property
-    def scores_prompts(self) -> bool:
-        """Alike for all sequences."""
-        return self.sequences[0].params.score_prompt
-
     def prompt_of(self, number: int) -> Prompt:
         return self.prompts[number // self.body.tries]
 

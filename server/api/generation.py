@@ -16,9 +16,10 @@ from server.api.sse import DONE, EventStream, event, watch
 from server.bridge import Closed, EngineLost, Job
 from server.engine import StepFailed
 from server.guide import GuideFailed
-from server.sequence import Delta
+from server.sequence import Delta, Sequence
 from server.timings import Timings, told
 
+MANY_ENTRIES = 256
 Made = TypeVar("Made")
 log = logging.getLogger("server.api")
 ENDS = (StepFailed, GuideFailed, Closed, EngineLost)  # of a text, in the middle of it
@@ -51,12 +52,18 @@ async def whole(shape: Shape, job: Job, watcher: asyncio.Task[None]) -> Response
         choices = [shape.whole(number, deltas[number], index) for index, number in shape.request.best()]
         return JSONResponse(shape.frame(choices, int(time.time()), streamed=False) | told)
 
-    return await beside(shape, made)
+    return await beside(made, sum(map(entries, shape.request.asked.sequences)))
 
 
-async def beside(shape: Shape, make: Callable[[], Made]) -> Made:
-    """What `make` makes; in a thread where prompts are scored, whose every token has an entry (4,096 with 20 alternatives: 70 ms)."""
-    return await asyncio.to_thread(make) if shape.request.asked.scores_prompts else make()
+async def beside(make: Callable[[], Made], count: int) -> Made:
+    """What `make` makes; in a thread, where so many tokens have an entry of their own (4,096 with 20 alternatives: 70 ms)."""
+    return await asyncio.to_thread(make) if count > MANY_ENTRIES else make()
+
+
+def entries(sequence: Sequence) -> int:
+    """Tokens whose log probabilities are told."""
+    scored = len(sequence.prompt) if sequence.params.score_prompt else 0
+    return scored + (0 if sequence.params.logprobs is None else len(sequence.output))
 
 
 def timings_of(request: Request) -> Timings:
@@ -83,9 +90,8 @@ async def chunks(shape: Shape, first: tuple[int, Delta], events: Events) -> Asyn
     try:
         async for number, delta in chain(first, events):
             left -= delta.finish is not None
-            first_one = number not in begun
-            make = partial(shape.chunks, number, delta, first=first_one)
-            made = await beside(shape, make) if first_one else make()
+            make = partial(shape.chunks, number, delta, first=number not in begun)
+            made = await beside(make, 0 if number in begun else entries(shape.request.asked.sequences[number]))
             begun.add(number)
             for place, choice in enumerate(made):
                 last = {"timings": timings_of(shape.request)} if not left and place == len(made) - 1 else {}

@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from server.api.documents import MAP
-from server.api.sse import HEADERS, event
+from server.api.sse import HEADERS, SLOWEST_SECONDS, event
 from server.service import Service
 from server.watching import Firing, Layout, Watch
 
@@ -59,7 +59,7 @@ class MapStream(Response):
         self.watch.subscribe(listener)
         gone = asyncio.create_task(until_gone(receive))
         try:
-            with suppress(OSError):  # the client went away between two events
+            with suppress(OSError):  # the client went away between two events, or reads no more (TimeoutError is one)
                 await self._send(send, arrived, gone)
         finally:
             gone.cancel()
@@ -69,7 +69,8 @@ class MapStream(Response):
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         await send(body(layout_event(self.watch.layout)))
         async for chunk in chunks(arrived, gone):
-            await send(body(chunk))
+            async with asyncio.timeout(SLOWEST_SECONDS):
+                await send(body(chunk))
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 

@@ -12,12 +12,17 @@ from server.api.envelope import new_id
 from server.api.errors import error_body
 
 HEADER_SECONDS = 30
+UNREAD_SECONDS = 30
 
 
 class Protocol(H11Protocol):
-    """HTTP/1.1. A connection on which no whole request has come within HEADER_SECONDS, the first or a later one, is closed."""
+    """HTTP/1.1. A connection on which no whole request has come within HEADER_SECONDS, the first or a later one, is closed.
+
+    So is one that has taken nothing of a finished answer for UNREAD_SECONDS: till then the answer is kept for it.
+    """
 
     _silence: asyncio.TimerHandle | None = None
+    _unread: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -26,6 +31,8 @@ class Protocol(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The clock stops: it would keep the connection, its last request and all that hangs on it for HEADER_SECONDS more."""
         self._forget_silence()
+        if self._unread is not None:
+            self._unread.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -33,6 +40,22 @@ class Protocol(H11Protocol):
         self.server_state.default_headers = [(b"date", formatdate(usegmt=True).encode()), *self.config.encoded_headers]
         super().data_received(data)
         self._time_silence()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._unread is None:
+            self._time_reading(self.transport.get_write_buffer_size() + 1)
+
+    def _time_reading(self, before_bytes: int) -> None:
+        """Gives up a client that has read nothing since there were `before_bytes` to read."""
+        left_bytes, self._unread = self.transport.get_write_buffer_size(), None
+        if left_bytes >= before_bytes:
+            self.transport.abort()
+        elif left_bytes:
+            self._unread = self.loop.call_later(UNREAD_SECONDS, self._time_reading, left_bytes)
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """uvicorn's own words tell the user to install something; the request is answered as if it had asked for no upgrade."""
 
     def _time_silence(self) -> None:
         """The clock runs from the first byte after an answer; more bytes do not set it back, only a request stops it."""

@@ -1,10 +1,12 @@
 """POST /tokenize and /detokenize: what the model's tokenizer makes of a text, and back."""
 
 import asyncio
+from collections.abc import Iterator
 from functools import partial
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 
 from server.api.chat_schemas import MOST_MESSAGES, Message
@@ -46,13 +48,23 @@ class DetokenizeAnswer(BaseModel):
     content: str
 
 
-@router.post("/tokenize")
-async def tokenize(body: TokenizeRequest, request: Request) -> TokenizeAnswer:
+@router.post("/tokenize", response_model=TokenizeAnswer)
+async def tokenize(body: TokenizeRequest, request: Request) -> Response:
+    """The tokens of a text. The whole answer is made in a thread: of a large text it takes longer than the tokens."""
     service: Service = request.app.state.service
     characters = len(body.content or "") + characters_of_messages(body.messages or ())
-    ids = await in_a_thread(partial(ids_of, body, service), characters, service)
-    tokens: Any = [Piece(id=token, piece=service.tokenizer.piece(token)) for token in ids] if body.with_pieces else ids
-    return TokenizeAnswer(tokens=tokens, count=len(ids), max_model_len=service.context)
+    return await in_a_thread(partial(answer, body, service), characters, service)
+
+
+def answer(body: TokenizeRequest, service: Service) -> JSONResponse:
+    ids = ids_of(body, service)
+    shown = [*pieces(ids, service)] if body.with_pieces else ids
+    return JSONResponse({"tokens": shown, "count": len(ids), "max_model_len": service.context})
+
+
+def pieces(ids: list[int], service: Service) -> Iterator[dict[str, Any]]:
+    spelled = {token: service.tokenizer.piece(token) for token in set(ids)}
+    return ({"id": token, "piece": spelled[token]} for token in ids)
 
 
 def ids_of(body: TokenizeRequest, service: Service) -> list[int]:

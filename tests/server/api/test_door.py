@@ -288,6 +288,13 @@ def test_the_server_does_not_say_what_it_is_made_of(service: Service) -> None:
         assert "server" not in httpx.get(f"{url}/health", verify=False).headers
 
 
+def test_who_asks_for_another_protocol_is_answered_in_this_one(service: Service, caplog: pytest.LogCaptureFixture) -> None:
+    with live_server(service) as url:
+        data = b"GET /health HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade, close\r\nupgrade: websocket\r\n\r\n"
+        assert sent(url, data).startswith(b"HTTP/1.1 200")
+    assert "install" not in caplog.text
+
+
 def test_an_answer_says_when_it_was_given(service: Service) -> None:
     """Also the second one on a connection, later."""
     with live_server(service) as url, httpx.Client(base_url=url, verify=False) as client:

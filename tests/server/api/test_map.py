@@ -3,6 +3,7 @@
 import base64
 import json
 import threading
+import time
 from collections.abc import Iterator
 
 import httpx
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from models.tokenizer import Tokenizer
+from server.api import map
 from server.service import Service
 from server.watching import MOST_WATCHERS, Firing
 from tests.server.api.live import live_server
@@ -84,6 +86,19 @@ def test_who_reads_nothing_holds_nobody_up_and_loses_events(service: Service) ->
             service.watch.publish(firing(value))
             assert next(reading)["fired_cpu"] == value
         assert next(events(slow))["type"] == "layout"
+
+
+def test_who_reads_nothing_for_long_is_no_watcher_any_more(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once what lies between us is full: 16 of them would keep everybody out."""
+    monkeypatch.setattr(map, "SLOWEST_SECONDS", 0.2)
+    large = Firing(tokens=1, cells=np.zeros((100, 1000), np.uint8), fired_hot=1, fired_cold=1)
+    with live_server(service) as url, httpx.stream("GET", f"{url}/map") as answer:
+        next(events(answer))
+        until = time.monotonic() + 20
+        while service.watch._listeners and time.monotonic() < until:
+            service.watch.publish(large)
+            time.sleep(0.002)
+        assert not service.watch._listeners
 
 
 def test_a_client_that_leaves_is_no_watcher_any_more(service: Service) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from models.step import Step
 from models.tokenizer import Tokenizer
-from server.api import sse
+from server.api import protocol, sse
 from tests.server.api.live import live_server
 from tests.server.fakes import VOCAB, running_service
 
@@ -53,6 +53,44 @@ def test_it_holds_nobody_up_and_is_given_up_in_the_end(tokenizer: Tokenizer, mon
                 time.sleep(0.05)
             assert service.bridge.unfinished == 0
         assert service.bridge.numbers.slots_busy == 0
+
+
+def ask_whole(url: str, characters: int) -> socket.socket:
+    """Sends a text to be tokenised, and reads nothing of the answer, which is some thirty times as long."""
+    address = urlsplit(url)
+    assert address.hostname is not None
+    assert address.port is not None
+    connection = socket.create_connection((address.hostname, address.port))
+    body = json.dumps({"content": "x" * characters, "with_pieces": True}).encode()
+    head = f"POST /tokenize HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+    connection.sendall(head.encode() + body)
+    return connection
+
+
+def read_to_the_end(connection: socket.socket, pause_seconds: float) -> int:
+    """Bytes, until the server hangs up."""
+    total, part = 0, b"x"
+    try:
+        while part:
+            part = connection.recv(1 << 18)
+            total += len(part)
+            time.sleep(pause_seconds)
+    except ConnectionError:
+        pass
+    return total
+
+
+@pytest.mark.parametrize("reads", [False, True])
+def test_a_finished_answer_is_kept_for_who_takes_some_of_it_now_and_then(
+    tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch, reads: bool
+) -> None:
+    """And not for who takes nothing: some 12 MB, more than the sockets between us hold."""
+    monkeypatch.setattr(protocol, "UNREAD_SECONDS", 0.3)
+    with running_service(tokenizer, always_a, slots=1) as service, live_server(service) as url, ask_whole(url, 600_000) as connection:
+        head = connection.recv(1)  # the answer is made
+        time.sleep(0 if reads else 2)
+        total = len(head) + read_to_the_end(connection, 0.004)
+    assert (total > 12_000_000) is reads
 
 
 def test_one_that_reads_slowly_gets_everything(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,7 +62,8 @@ def ask_whole(url: str, characters: int) -> socket.socket:
     assert address.port is not None
     connection = socket.create_connection((address.hostname, address.port))
     body = json.dumps({"content": "x" * characters, "with_pieces": True}).encode()
-    head = f"POST /tokenize HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+    head = "POST /tokenize HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\n"
+    head += f"content-length: {len(body)}\r\n\r\n"
     connection.sendall(head.encode() + body)
     return connection
 

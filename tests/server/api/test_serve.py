@@ -12,11 +12,18 @@ from starlette.types import Receive, Scope, Send
 from models.tokenizer import Tokenizer
 from server.api import serve
 from server.api.envelope import Envelope
+from server.service import Service
 from tests.server.api.asking import checked
 from tests.server.api.live import live_server
 from tests.server.fakes import GatedModel, running_service
 
 BODY = {"prompt": "x", "max_tokens": 40}
+
+
+def go_on_when_closed(service: Service, model: GatedModel) -> None:
+    """The step that is under way when the drain is over comes to its end."""
+    service.bridge._closed.wait(20)
+    model.gate.release(1000)
 
 
 def test_who_is_not_finished_when_the_drain_is_over_is_told_in_our_shape(tokenizer: Tokenizer, caplog: pytest.LogCaptureFixture) -> None:
@@ -42,8 +49,7 @@ def test_who_is_not_finished_when_the_drain_is_over_is_told_in_our_shape(tokeniz
             while not begun.is_set():
                 model.gate.release()
                 begun.wait(0.01)
-            keeps_on = threading.Timer(0.5, model.gate.release, args=(1000,))  # the step under way when the drain is over
-            keeps_on.start()
+            threading.Thread(target=go_on_when_closed, args=(service, model)).start()
         for thread in threads:
             thread.join(10)
     assert [answer.status_code for answer in answers] == [503, 503]

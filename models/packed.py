@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -157,7 +158,7 @@ class PackedModel:
         banks = [
             _BankMemory.of(bank_regions(spec, self.manifest.sizes, expert), counts[expert], allocate) for expert in range(spec.n_experts)
         ]
-        places = [torch.arange(spec.n_neurons) if order is None else inverse(order[expert]) for expert in range(spec.n_experts)]
+        places = [np.arange(spec.n_neurons) if order is None else inverse(order[expert].numpy()) for expert in range(spec.n_experts)]
         with opened(self.folder / layer_file(layer)) as descriptor:
             read(descriptor, [span for bank, place in zip(banks, places, strict=True) for span in bank.spans(place)])
         masks: Sequence[Predictor | None] = self.load_predictors(layer) if spec.masked else [None] * spec.n_experts
@@ -195,9 +196,14 @@ def check_agrees(manifest: Manifest, path: Path) -> None:
             raise BadArtefact(path, f"its tensor {name!r} is not that of its model", REMEDY)
 
 
-def inverse(order: Tensor) -> Tensor:
-    """int64 [n]: where each of the things that `order` names comes to stand."""
-    return torch.empty_like(order).scatter_(0, order, torch.arange(len(order)))
+Places = np.ndarray[Any, np.dtype[np.int64]]
+
+
+def inverse(order: Places) -> Places:
+    """int64 [n]: where each of the things that `order` names comes to stand. By NumPy: torch would wake threads of its own for it."""
+    place = np.empty_like(order)
+    place[order] = np.arange(len(order))
+    return place
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,14 +219,15 @@ class _BankMemory:
         parts = regions.parts
         return cls(parts, [_records(part, hot, allocate) for part in parts], [_records(part, part.count - hot, take) for part in parts])
 
-    def spans(self, place: Tensor) -> Iterator[Span]:
+    def spans(self, place: Places) -> Iterator[Span]:
         """Neuron i of the file goes to place[i]: to the hot ones, then to the cold ones."""
         for region, hot, cold in zip(self.regions, self.hot, self.cold, strict=True):
             if region.nbytes == 0:
                 continue
-            addresses = cold.data_ptr() + (place - len(hot)) * region.record_bytes
+            places = place * region.record_bytes
+            addresses = places + (cold.data_ptr() - len(hot) * region.record_bytes)
             if len(hot):
-                addresses = torch.where(place < len(hot), hot.data_ptr() + place * region.record_bytes, addresses)
+                addresses = np.where(place < len(hot), places + hot.data_ptr(), addresses)
             yield scattered(region.offset, region.record_bytes, addresses)
 
 

@@ -23,6 +23,7 @@ from models.manifest import REMEDY
 
 READERS = 2  # threads: 3 and 4 gain nothing on two cores; 1 reaches 60 % and pays all page faults alone
 AHEAD = 2 * READERS  # jobs begun or waiting: their results are memory
+PIECE_BYTES = 16  # of the system's description of a piece
 PIECES = 1024  # rows a call reads: as many as the system takes
 RUN_BYTES = 1 << 20  # what is not scattered is read in pieces of this size
 
@@ -42,12 +43,12 @@ class Span:
     offset: int
     pieces: Pieces
 
-    def calls(self) -> Iterator[tuple["Span", int]]:
-        """Spans of at most PIECES pieces each, and the bytes of each."""
-        offset, starts = self.offset, np.arange(0, len(self.pieces), PIECES)
-        for start, count in zip(starts.tolist(), np.add.reduceat(self.pieces[:, 1], starts).tolist() if len(starts) else [], strict=True):
-            yield Span(offset, self.pieces[start : start + PIECES]), count
-            offset += count
+    def calls(self) -> Iterable[tuple[int, int, int]]:
+        """At most PIECES pieces each: the first, how many, and their bytes."""
+        firsts = np.arange(0, len(self.pieces), PIECES)
+        counts = np.minimum(len(self.pieces) - firsts, PIECES)
+        nbytes = np.add.reduceat(self.pieces[:, 1], firsts) if len(firsts) else firsts
+        return zip(firsts.tolist(), counts.tolist(), nbytes.tolist(), strict=True)
 
 
 @contextmanager
@@ -65,13 +66,15 @@ def opened(path: Path) -> Iterator[int]:
 def contiguous(offset: int, data: Tensor) -> Span:
     """All of `data`, uint8 [n] in one piece."""
     starts = np.arange(0, len(data), RUN_BYTES, dtype=np.uint64)
-    return Span(offset, np.stack((starts + np.uint64(data.data_ptr()), np.minimum(len(data) - starts, RUN_BYTES)), axis=1))
+    pieces = np.empty((len(starts), 2), dtype=np.uint64)
+    pieces[:, 0], pieces[:, 1] = starts + np.uint64(data.data_ptr()), np.minimum(len(data) - starts, RUN_BYTES)
+    return Span(offset, pieces)
 
 
-def scattered(offset: int, width: int, addresses: Tensor) -> Span:
+def scattered(offset: int, width: int, addresses: np.ndarray[Any, np.dtype[np.int64]]) -> Span:
     """Records of `width` bytes, record i to addresses[i], int64 [n]."""
     pieces = np.empty((len(addresses), 2), dtype=np.uint64)
-    pieces[:, 0], pieces[:, 1] = addresses.numpy(), width
+    pieces[:, 0], pieces[:, 1] = addresses, width
     return Span(offset, pieces)
 
 
@@ -120,24 +123,28 @@ def shared_out(load: Callable[[J], R], jobs: Iterable[J]) -> list[R]:
 
 
 def read(descriptor: int, spans: Iterable[Span]) -> None:
-    """Fills every span, without the GIL. The memory must stay; BadArtefact when the file ends too early."""
+    """Fills every span, without the GIL. The memory must stay; BadArtefact when the file ends too early.
+
+    As little Python as can be between two calls: what they copy has driven it from the caches.
+    """
     for span in spans:
-        for call, count in span.calls():
-            _read_pieces(descriptor, call, count)
+        address, offset = span.pieces.ctypes.data, span.offset
+        for first, count, nbytes in span.calls():
+            got = _preadv(descriptor, address + first * PIECE_BYTES, count, offset)
+            if got != nbytes:
+                _read_on(descriptor, Span(offset, span.pieces[first : first + count]), nbytes, got)
+            offset += nbytes
 
 
-def _read_pieces(descriptor: int, span: Span, count: int) -> None:
-    """Nearly always one call; sizes were checked when the folder was opened, so an early end is a changed file."""
-    pieces, offset, end = span.pieces, span.offset, span.offset + count
-    while offset < end:
-        got = int(_preadv(descriptor, pieces.ctypes.data, len(pieces), offset))
-        if got < 0:
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-        if got == 0:
-            raise BadArtefact(Path(f"/proc/self/fd/{descriptor}").readlink(), "became shorter while it was read", REMEDY)
-        offset += got
-        if offset < end:
-            pieces = _after(pieces, got)
+def _read_on(descriptor: int, span: Span, nbytes: int, got: int) -> None:
+    """What a call has left of a span of `nbytes`. Sizes were checked when the folder was opened: an early end is a changed file."""
+    while got > 0 and (nbytes := nbytes - got) > 0:
+        span = Span(span.offset + got, _after(span.pieces, got))
+        got = _preadv(descriptor, span.pieces.ctypes.data, len(span.pieces), span.offset)
+    if got < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    if got == 0:
+        raise BadArtefact(Path(f"/proc/self/fd/{descriptor}").readlink(), "became shorter while it was read", REMEDY)
 
 
 def _after(pieces: Pieces, done: int) -> Pieces:

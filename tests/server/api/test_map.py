@@ -93,7 +93,8 @@ def test_who_reads_nothing_for_long_is_no_watcher_any_more(service: Service, mon
     monkeypatch.setattr(map, "SLOWEST_SECONDS", 0.2)
     large = Firing(tokens=1, cells=np.zeros((100, 1000), np.uint8), fired_hot=1, fired_cold=1)
     with live_server(service) as url, httpx.stream("GET", f"{url}/map") as answer:
-        next(events(answer))
+        coming = events(answer)  # held: a generator that is forgotten hangs up
+        next(coming)
         until = time.monotonic() + 20
         while service.watch._listeners and time.monotonic() < until:
             service.watch.publish(large)

@@ -22,7 +22,7 @@ from benchmarks.planted import CONSTANT, FIRING, RESIDUAL, Planted
 from models.bits import GROUP, FormatName
 from models.layout import MANIFEST_FILE, SPINE_FILE, aligned, bank_regions, layer_bytes, layer_file
 from models.manifest import Formats, Manifest, StoredTensor, computed_sizes
-from models.pack import chunks, pad_to, write_region
+from models.pack_files import chunks, pad_to, write_region
 from models.packed import PackedModel
 from models.paths import check_disk, whole_file
 from models.rows import Rows

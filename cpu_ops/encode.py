@@ -9,7 +9,7 @@ from cpu_ops.kernels.turn import turn as turn_kernel
 from cpu_ops.tape import run
 from models.bits import BITS, GROUP, FormatName
 from models.formats import FORMATS
-from models.pack import encode_plainly
+from models.pack_files import encode_plainly
 
 DIRECT = (torch.float32, torch.bfloat16)  # what the kernel reads as it is
 

@@ -18,7 +18,8 @@ from models.command import Subcommand, run_subcommand
 from models.errors import BadValue, ThermoclineError
 from models.library import DEFAULT_FORMAT, Entry, entries, find, is_packed, known_manifest, remove, shelf
 from models.manifest import Manifest
-from models.pack import Encode, encode_plainly, packed
+from models.pack import packed
+from models.pack_files import Encode, encode_plainly
 from models.params import Activity, activity_at, every_neuron, parts_of, table
 from models.paths import BUNDLED_NAME
 from models.predictor_folder import open_predictor_folder

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cpu_ops.encode import encode, turned
 from models.bits import FORMAT_NAMES, GROUP, FormatName
-from models.pack import encode_plainly
+from models.pack_files import encode_plainly
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 ANY_FLOAT32 = st.integers(0, 2**32 - 1)  # as bits: subnormals, infinities and every NaN

@@ -14,6 +14,7 @@ import torch
 
 from cpu_ops.encode import encode
 from models import pack as packing
+from models import pack_files
 from models.bits import FORMAT_NAMES, FormatName
 from models.checkpoint.safetensors import open_safetensors
 from models.errors import BadArtefact, BadCheckpoint, BadValue, DoesNotFit
@@ -101,7 +102,7 @@ def test_a_run_that_was_stopped_goes_on_where_it_was(
     checkpoint_of: CheckpointOf, packed_of: PackedOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written: list[int] = []
-    write_layer = packing.write_layer
+    write_layer = pack_files.write_layer
 
     def stop_at_the_second(*args: object) -> None:
         written.append(int(str(args[2])))
@@ -160,9 +161,9 @@ def test_kernels_pack_the_same_bytes(
 SLOW_PACKER = """
 import sys, os
 from pathlib import Path
-from models import pack
+from models import pack, pack_files
 from models.checkpoint.safetensors import open_safetensors
-pad_to, calls = pack.pad_to, 0
+pad_to, calls = pack_files.pad_to, 0
 def stop_in_the_middle(file, offset):
     global calls
     calls += 1
@@ -171,7 +172,7 @@ def stop_in_the_middle(file, offset):
         print("now", flush=True)
         sys.stdin.read()
     pad_to(file, offset)
-pack.pad_to = stop_in_the_middle
+pack_files.pad_to = stop_in_the_middle
 pack.pack(open_safetensors(Path(sys.argv[1])), Path(sys.argv[2]), "int8", quiet=True)
 """
 
@@ -196,7 +197,7 @@ def test_a_kill_leaves_no_half_file_and_the_next_run_ends_with_the_same_bytes(
 
 def fill_up_after(monkeypatch: pytest.MonkeyPatch, writes: int) -> None:
     """Makes the disk full at the nth region."""
-    write_region, done = packing.write_region, []
+    write_region, done = pack_files.write_region, []
 
     def full(file: IO[bytes], region: Region, parts: Iterator[torch.Tensor]) -> None:
         done.append(region)
@@ -205,7 +206,7 @@ def fill_up_after(monkeypatch: pytest.MonkeyPatch, writes: int) -> None:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         write_region(file, region, parts)
 
-    monkeypatch.setattr(packing, "write_region", full)
+    monkeypatch.setattr(pack_files, "write_region", full)
 
 
 @pytest.mark.parametrize("writes", [0, 1, 3])
@@ -285,5 +286,5 @@ def test_packing_takes_bounded_memory(tmp_path: Path) -> None:
     assert source_bytes > 150e6
     command = [sys.executable, "-c", MEASURED_PACKER, str(folder), str(tmp_path / "packed")]
     grown = int(subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout)
-    matrix_bytes, scratch_bytes = 4 * 512 * 4096, 60 * packing.CHUNK_WEIGHTS
+    matrix_bytes, scratch_bytes = 4 * 512 * 4096, 60 * pack_files.CHUNK_WEIGHTS
     assert matrix_bytes < grown < 2 * matrix_bytes + scratch_bytes + 16e6 < source_bytes / 2

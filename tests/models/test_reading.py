@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from models import reading
 from models.errors import BadArtefact
-from models.reading import READERS, contiguous, in_parallel, opened, read, scattered, shared_out
+from models.reading import READERS, contiguous, opened, read, scattered, shared_out
 
 OFFSET = 3
 
@@ -74,23 +74,6 @@ def test_a_file_that_became_shorter_is_named(tmp_path: Path) -> None:
 def test_what_the_system_refuses_is_an_error(tmp_path: Path) -> None:
     with opened(tmp_path) as descriptor, pytest.raises(IsADirectoryError):
         read(descriptor, [contiguous(0, torch.zeros(1, dtype=torch.uint8))])
-
-
-def test_jobs_in_parallel_come_back_in_their_order() -> None:
-    gates = [Event() for _ in range(4)]
-
-    def load(job: int) -> int:
-        if job % READERS == 0:
-            gates[job + 1].wait(10)  # its neighbour ends first
-        gates[job].set()
-        return job * job
-
-    assert list(in_parallel(load, range(4))) == [0, 1, 4, 9]
-
-
-def test_a_job_that_fails_is_heard() -> None:
-    with pytest.raises(ZeroDivisionError):
-        list(in_parallel(lambda job: 1 // job, [1, 0, 1]))
 
 
 def test_shared_out_jobs_come_back_in_their_order_though_each_thread_takes_the_next() -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 from cpu_ops.describe import CODES, Block, check_meets, input_places, rows_block
 from cpu_ops.input import input
 from cpu_ops.kernels.activation import rule_codes
-from cpu_ops.kernels.ffn import BANK, parts_of, run_of
+from cpu_ops.kernels.bank import BANK, parts_of, run_of
 from cpu_ops.kernels.ffn import ffn as ffn_kernel
 from cpu_ops.kernels.rows import ROWS
 from cpu_ops.linear import linear

@@ -11,9 +11,9 @@ import numpy as np
 from numba import types
 
 from cpu_ops.kernels.activation import GATED, PLAIN, activate
+from cpu_ops.kernels.bank import BANK
 from cpu_ops.kernels.call import call_four, call_one, call_three
 from cpu_ops.kernels.compile import inner, intrinsic, kernel
-from cpu_ops.kernels.ffn import BANK
 from cpu_ops.kernels.ir import F32, I32, I64, Builder, Value, constant, load, multiply_add, offset, repeat, splat, store, variable, vector
 from cpu_ops.kernels.product import MEETING, lines, multiply_tile, prepare_token, room_for
 from cpu_ops.kernels.region import in_parallel

@@ -5,7 +5,7 @@ caller that is not Python can do it too.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -121,9 +121,23 @@ floats_at, longs_at = _array_at(FLOAT), _array_at(LONG)  # (address, count) -> f
 ints_at = _array_at(types.int32)
 
 
+class Planes(NamedTuple):
+    """Where a matrix lies, out of its block: else each row that is listed, which is written to memory too, has it read again."""
+
+    weights: int
+    weights_stride: int
+    scales: int
+    scales_stride: int
+
+
+@inner
+def planes_of(rows: Any) -> Any:
+    return Planes(rows.weights, rows.weights_stride, rows.scales, rows.scales_stride)
+
+
 @inner
 def weights_of(rows: Any, i: int) -> Any:
-    """The address of row i."""
+    """The address of row i, of a block or of Planes."""
     return rows.weights + i * rows.weights_stride
 
 

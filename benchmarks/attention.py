@@ -24,12 +24,10 @@ from benchmarks.shapes import LLAMA2_7B
 from cpu_ops.attend import goes_through_torch
 from cpu_ops.measure import Played
 from cpu_ops.topology import set_threads
-from models.arena import Arena
 from models.command import run
 from models.errors import BadValue
 from models.kv_cache import KvCache
 from models.layers import Rotary, Segments, segments_of
-from models.layout import ALIGNMENT
 from models.spec import ModelSpec, Rope
 from models.step import Step
 
@@ -111,8 +109,7 @@ def measure(text: str, context: int, rounds: int, read: Callable[[], float]) -> 
 @torch.inference_mode()
 def attending(spec: ModelSpec, context: int) -> "Attending":
     """The attention of every layer for the last token of a full context."""
-    nbytes = context * spec.kv_bytes_per_token()
-    cache = KvCache(spec, slots=1, context=context, allocate=Arena(nbytes + 2 * spec.n_layers * ALIGNMENT).take)
+    cache = KvCache(spec, slots=1, context=context)
     for part in (*cache.keys, *cache.values):
         part.copy_(torch.randn(1, 1, 1, spec.head_dim))
     zero = torch.zeros(1, dtype=torch.int64)

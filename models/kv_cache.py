@@ -7,6 +7,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from models.arena import HUGE_BYTES, Arena
+from models.layout import ALIGNMENT
 from models.packed import Allocate
 from models.spec import ModelSpec
 
@@ -24,15 +26,14 @@ class KvCache:
         device: torch.device | str = "cpu",
         allocate: Allocate | None = None,
     ) -> None:
-        """`allocate` says where the memory is to be, on `device`; what is in it does not matter."""
+        """`allocate` says where the memory is to be, on `device`; what is in it does not matter. If none does: zeros, in huge pages."""
         shape = (slots, spec.n_kv_heads, context, spec.head_dim)
-        take = allocate or partial(torch.zeros, dtype=torch.uint8, device=device)
+        piece_bytes = math.prod(shape) * dtype.itemsize
+        take = allocate or _zeros(2 * spec.n_layers, piece_bytes, torch.device(device))
         self.spec, self.slots, self.context = spec, slots, context
         self.keys: Sequence[Tensor]
         self.values: Sequence[Tensor]
-        self.keys, self.values = (
-            [take(math.prod(shape) * dtype.itemsize).view(dtype).view(shape) for _ in range(spec.n_layers)] for _ in range(2)
-        )
+        self.keys, self.values = ([take(piece_bytes).view(dtype).view(shape) for _ in range(spec.n_layers)] for _ in range(2))
 
     @property
     def nbytes(self) -> int:
@@ -69,3 +70,10 @@ class KvCache:
         """Gives `slot` the first `count` positions of what `save` gave."""
         for room, part in zip(saved, (*self.keys, *self.values), strict=True):
             part[slot, :, :count] = room[:, :count]
+
+
+def _zeros(pieces: int, piece_bytes: int, device: torch.device) -> Allocate:
+    """A head's keys are far from the next one's: in small pages each would cost an address looked up in memory."""
+    if device.type == "cpu" and pieces * piece_bytes >= HUGE_BYTES:
+        return Arena(pieces * (piece_bytes + ALIGNMENT)).take
+    return partial(torch.zeros, dtype=torch.uint8, device=device)

@@ -3,6 +3,7 @@
 import torch
 
 from benchmarks.shapes import TINY_LLAMA
+from models.arena import HUGE_BYTES
 from models.kv_cache import KvCache
 
 
@@ -36,3 +37,13 @@ def test_what_was_saved_comes_back_whole_or_in_part() -> None:
 
 def test_a_tokens_bytes_are_what_the_plan_counts() -> None:
     assert KvCache(TINY_LLAMA, slots=2, context=4).bytes_per_token == TINY_LLAMA.kv_bytes_per_token()
+
+
+def test_a_large_cache_begins_as_zeros_too_each_layer_in_memory_of_its_own() -> None:
+    cache = KvCache(TINY_LLAMA, slots=64, context=512)
+    parts = (*cache.keys, *cache.values)
+    assert sum(part.nbytes for part in parts) >= HUGE_BYTES
+    for number, part in enumerate(parts, 1):
+        assert not part.any()
+        part.fill_(number)
+    assert all(bool((part == number).all()) for number, part in enumerate(parts, 1))

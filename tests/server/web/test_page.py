@@ -301,5 +301,5 @@ def test_on_the_bundled_model_the_map_follows_what_is_written(
         page.locator("#prompt").fill("import os\n")
         page.locator("#send").click()
         expect(page.locator("#map-text")).to_contain_text("neurons fired per token")
-        expect(page.locator("#speed")).to_contain_text("200 tokens", timeout=60_000)
+        expect(page.locator("#speed")).to_have_text(re.compile(r"^\d+ tokens, "), timeout=60_000)  # 200, or fewer where the text ends
         assert int(page.locator("#cells").get_attribute("data-steps") or 0) >= 1

@@ -33,3 +33,15 @@ def call_three(typing: Any, function: Any, a: Any, b: Any, c: Any) -> Any:
 def call_four(typing: Any, function: Any, a: Any, b: Any, c: Any, d: Any) -> Any:
     """function(a, b, c, d)."""
     return types.void(*[LONG] * 5), _emit
+
+
+@intrinsic
+def call_five(typing: Any, function: Any, a: Any, b: Any, c: Any, d: Any, e: Any) -> Any:
+    """function(a, b, c, d, e)."""
+    return types.void(*[LONG] * 6), _emit
+
+
+@intrinsic
+def call_nine(typing: Any, function: Any, a: Any, b: Any, c: Any, d: Any, e: Any, f: Any, g: Any, h: Any, i: Any) -> Any:
+    """function(a, …, i)."""
+    return types.void(*[LONG] * 10), _emit

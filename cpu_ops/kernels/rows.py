@@ -12,8 +12,9 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 
+from cpu_ops.kernels.call import call_five, call_four, call_nine, call_three
 from cpu_ops.kernels.compile import inner, intrinsic
-from cpu_ops.kernels.ir import I64, Builder, Value, pointer
+from cpu_ops.kernels.ir import I64, Builder, Value
 
 Longs = np.ndarray[Any, np.dtype[np.int64]]
 LONG, FLOAT = types.int64, types.float32
@@ -45,37 +46,6 @@ def block_at(kind: np.dtype[Any]) -> Callable[[int], Any]:
 
 
 rows_at = block_at(ROWS)
-
-
-def _call(kinds: list[Any]) -> Any:
-    """Code that calls the function at its first argument's address with the others."""
-
-    def emit(context: Any, builder: Builder, signature: Any, arguments: Any) -> Value:
-        address, *rest = arguments
-        builder.call(pointer(builder, address, ir.FunctionType(ir.VoidType(), kinds)), rest)
-        return context.get_dummy_value()
-
-    return emit
-
-
-@intrinsic
-def _call_three(typing: Any, f: Any, a: Any, b: Any, c: Any) -> Any:
-    return types.void(LONG, LONG, LONG, LONG), _call([I64] * 3)
-
-
-@intrinsic
-def _call_four(typing: Any, f: Any, a: Any, b: Any, c: Any, d: Any) -> Any:
-    return types.void(LONG, LONG, LONG, LONG, LONG), _call([I64] * 4)
-
-
-@intrinsic
-def _call_five(typing: Any, f: Any, a: Any, b: Any, c: Any, d: Any, e: Any) -> Any:
-    return types.void(LONG, LONG, LONG, LONG, LONG, LONG), _call([I64] * 5)
-
-
-@intrinsic
-def _call_nine(typing: Any, f: Any, a: Any, b: Any, c: Any, d: Any, e: Any, g: Any, h: Any, i: Any, j: Any) -> Any:
-    return types.void(*[LONG] * 10), _call([I64] * 9)
 
 
 @intrinsic
@@ -150,7 +120,7 @@ def scales_of(rows: Any, i: int) -> Any:
 def prepare(rows: Any, x: Any, token: int, prepared: int) -> None:
     """Lays token `token` of `x` out at an address for `products`, rows.prepared_bytes long. Those of 0 bytes are left where they are."""
     there, its_scales = x.values + token * x.values_stride, x.scales + token * x.scales_stride
-    _call_four(rows.prepare, there, its_scales, prepared, rows.k)
+    call_four(rows.prepare, there, its_scales, prepared, rows.k)
 
 
 @inner
@@ -172,22 +142,22 @@ def list_row(rows: Any, listed: int, place: int, i: int, far: int) -> None:
 def products(rows: Any, listed: int, count: int, prepared: int, prepared_stride: int, tokens: int, out: int, strides: Any) -> None:
     """`count` listed rows with every prepared token (of rows that need no preparing: the values themselves), a row's product with a token
     written to out + row · strides[0] + token · strides[1]: all are addresses and bytes."""
-    _call_nine(rows.products, listed, count, prepared, prepared_stride, tokens, out, strides[0], strides[1], rows.k)
+    call_nine(rows.products, listed, count, prepared, prepared_stride, tokens, out, strides[0], strides[1], rows.k)
 
 
 @inner
 def axpys(rows: Any, listed: int, factors: int, count: int, raw: int) -> None:
     """raw += factor · row for each of `count` listed rows, in order. All are addresses."""
-    _call_five(rows.axpys, listed, factors, count, raw, rows.k)
+    call_five(rows.axpys, listed, factors, count, raw, rows.k)
 
 
 @inner
 def settle(rows: Any, raw: int, out: int) -> None:
     """out float32 [k] = what raw sums stand for."""
-    _call_three(rows.settle, raw, out, rows.k)
+    call_three(rows.settle, raw, out, rows.k)
 
 
 @inner
 def ask(rows: Any, i: int) -> None:
     """Prefetches row i."""
-    _call_three(rows.ask, weights_of(rows, i), scales_of(rows, i), rows.k)
+    call_three(rows.ask, weights_of(rows, i), scales_of(rows, i), rows.k)

@@ -12,29 +12,30 @@ from typing import Any
 
 import numpy as np
 
+from cpu_ops.kernels.attention_ahead import ask_unit
 from cpu_ops.kernels.attention_blocks import (
     CHUNK,
     MOST_DIM,
-    SEGMENT_BYTES,
     SERIAL_PRODUCTS,
     Part,
     call_at,
-    first_seen,
     floats_of_partial,
     layer_at,
+    partial_floats,
     segment_at,
     wave_at,
 )
-from cpu_ops.kernels.attention_merge import merge_query
+from cpu_ops.kernels.attention_merge import merge_query, write_query
 from cpu_ops.kernels.attention_tile import attend_tile
+from cpu_ops.kernels.attention_unit import first_position, unit_of
 from cpu_ops.kernels.compile import exact_inner, exact_kernel
 from cpu_ops.kernels.counter import is_last
 from cpu_ops.kernels.memory import room
-from cpu_ops.kernels.query_tile import tile_of
+from cpu_ops.kernels.query_tile import MOST_QUERIES, tile_of
 from cpu_ops.kernels.region import in_parallel
 from cpu_ops.kernels.rotation import keep, rotate
 
-_row_room = room(MOST_DIM * 4)
+_row_room, _partials_room = room(MOST_DIM * 4), room(MOST_QUERIES * partial_floats(MOST_DIM) * 4)
 
 
 @exact_inner
@@ -51,53 +52,41 @@ def _write_rows(call: Any, layer: Any, segment: Any, head: int, part: Part) -> N
 
 
 @exact_inner
-def _found(wave: Any, unit: int) -> tuple[int, int, int]:
-    """A unit's SEGMENT, head and chunk."""
-    at = wave.segments
-    while segment_at(at + SEGMENT_BYTES).units_before <= unit:
-        at += SEGMENT_BYTES
-    segment = segment_at(at)
-    own = unit - segment.units_before
-    head = own // segment.chunks
-    return at, head, segment.chunk + own - head * segment.chunks
-
-
-@exact_inner
-def _place(layer: Any, segment: Any, head: int) -> int:
-    """The bytes before position 0 of a segment's slot and head."""
-    place: int = segment.slot * layer.slot_stride + head * layer.head_stride
-    return place
-
-
-@exact_inner
-def _keys_of(layer: Any, wave: Any, unit: int) -> int:
-    """The address of the first key that a unit reads."""
-    at, head, chunk = _found(wave, unit)
-    segment = segment_at(at)
-    first = max(chunk * CHUNK, first_seen(layer, segment.start))
-    address: int = layer.keys + _place(layer, segment, head) + first * layer.row_stride
-    return address
-
-
-@exact_inner
-def _attend_unit(address: int, unit: int) -> None:
+def _attend_unit(address: int, number: int) -> None:
     call = call_at(address)
     layer, wave = layer_at(call.layer), wave_at(call.wave)
-    at, head, chunk = _found(wave, unit)
-    segment, place = segment_at(at), _place(layer, segment_at(at), head)
-    after = _keys_of(layer, wave, min(unit + 1, wave.units - 1))
-    part = Part(layer.keys + place, layer.values + place, chunk * CHUNK, min(chunk * CHUNK + CHUNK, segment.end), after)
+    unit, after = unit_of(layer, wave, number), unit_of(layer, wave, min(number + 1, wave.units - 1))
+    ask_unit(call, layer, unit)
+    ask_unit(call, layer, after)
+    segment, head, chunk = segment_at(unit.segment), unit.head, unit.chunk
+    first_key = after.keys + first_position(layer, after) * layer.row_stride
+    part = Part(unit.keys, unit.values, chunk * CHUNK, min(chunk * CHUNK + CHUNK, segment.end), first_key)
     _write_rows(call, layer, segment, head, part)
     n = (segment.end - segment.start) * (layer.heads // layer.kv_heads)
-    partials = wave.partials + 4 * (segment.partials_before + (unit - segment.units_before) * n * floats_of_partial(layer.dim))
+    if segment.chunks == 1:
+        _attend_whole(call, layer, segment, head, part, n)
+        return
+    partials = wave.partials + 4 * (segment.partials_before + (number - segment.units_before) * n * floats_of_partial(layer.dim))
     first = 0
     while first < n:
         tile = tile_of(n - first)
-        attend_tile(call, layer, segment, head, part, first, tile, partials)
+        attend_tile(call, layer, segment, head, part, first, tile, partials + first * floats_of_partial(layer.dim) * 4)
         first += tile
-    if segment.chunks == 1 or is_last(segment.done + head * 8, segment.chunks):
+    if is_last(segment.done + head * 8, segment.chunks):
         for query in range(n):
             merge_query(call, layer, segment, wave.partials, head, query)
+
+
+@exact_inner
+def _attend_whole(call: Any, layer: Any, segment: Any, head: int, part: Part, n: int) -> None:
+    """A head's n queries where one chunk is all they see. Its sums lie in the thread's own memory, warm from the unit before."""
+    partials, partial_bytes, first = _partials_room(), floats_of_partial(layer.dim) * 4, 0
+    while first < n:
+        tile = tile_of(n - first)
+        attend_tile(call, layer, segment, head, part, first, tile, partials)
+        for i in range(tile):
+            write_query(call, layer, segment, head, first + i, partials + i * partial_bytes)
+        first += tile
 
 
 @exact_kernel

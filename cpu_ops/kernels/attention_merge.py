@@ -17,17 +17,29 @@ _shares_room = room(LANES * 4)
 @exact_inner
 def merge_query(call: Any, layer: Any, segment: Any, partials: int, head: int, query: int) -> None:
     """out = the chunks of one query of a head's [tokens · group], added in their order."""
-    dim, group, floats = layer.dim, layer.heads // layer.kv_heads, floats_of_partial(layer.dim)
-    token = query // group
-    position, row = segment.start + token, segment.first + token
+    group, floats = layer.heads // layer.kv_heads, floats_of_partial(layer.dim)
+    position = segment.start + query // group
     chunk, n = first_seen(layer, position) // CHUNK, (segment.end - segment.start) * group
     first = (head * segment.chunks + chunk - segment.chunk) * n + query
     partial, weight = partials + 4 * (segment.partials_before + first * floats), np.float32(0.0)
     count = position // CHUNK + 1 - chunk
     weight = floats_at(partial, HEADER)[1] if count == 1 else _add_chunks(partial, n * floats * 4, count, floats - HEADER)
-    out = call.out + (row * layer.heads + head * group + query - token * group) * dim * 4
-    factor = np.float32(1.0) / weight
-    settle(layer.element_bytes, partial + HEADER * 4, factor, dim, out)
+    _write(call, layer, segment, head, query, partial, weight)
+
+
+@exact_inner
+def write_query(call: Any, layer: Any, segment: Any, head: int, query: int, partial: int) -> None:
+    """out = a query's only partial sum."""
+    _write(call, layer, segment, head, query, partial, floats_at(partial, HEADER)[1])
+
+
+@exact_inner
+def _write(call: Any, layer: Any, segment: Any, head: int, query: int, sums: int, weight: Any) -> None:
+    """out = the sums after a header, over the sum of the weights."""
+    group = layer.heads // layer.kv_heads
+    token = query // group
+    out = call.out + ((segment.first + token) * layer.heads + head * group + query - token * group) * layer.dim * 4
+    settle(layer.element_bytes, sums + HEADER * 4, np.float32(1.0) / weight, layer.dim, out)
 
 
 @exact_inner

@@ -71,8 +71,8 @@ def _mix_each(layer: Any, weights: int, tile: int, part: Part, lows: Any, highs:
 
 
 @exact_inner
-def attend_tile(call: Any, layer: Any, segment: Any, head: int, part: Part, first: int, tile: int, partials: int) -> None:
-    """Queries first … first + tile of the group's [tokens · group] over one part."""
+def attend_tile(call: Any, layer: Any, segment: Any, head: int, part: Part, first: int, tile: int, partial: int) -> None:
+    """Queries first … first + tile of the group's [tokens · group] over one part; `partial` is where the first one's sum goes."""
     partial_bytes = floats_of_partial(layer.dim) * 4
     queries, weights, lows_at, highs_at = _queries_room(), _weights_room(), _lows_room(), _highs_room()
     lows, highs = ints_at(lows_at, tile), ints_at(highs_at, tile)
@@ -82,7 +82,6 @@ def attend_tile(call: Any, layer: Any, segment: Any, head: int, part: Part, firs
         low, high = min(low, lows[i]), max(high, highs[i])
     if low >= high:
         return
-    partial = partials + first * partial_bytes
     _score(layer, queries, tile, part, part.low + low, part.low + high, weights)
     soften(tile, weights, low, high, lows_at, highs_at, partial, partial_bytes)
     out = partial + HEADER * 4

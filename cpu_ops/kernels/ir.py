@@ -123,12 +123,12 @@ def multiply_add(builder: Builder, a: Value, b: Value, c: Value) -> Value:
     return builder.call(fmuladd, (a, b, c))
 
 
-def prefetch(builder: Builder, address: Value, level: int = 1) -> None:
-    """Asks for one cache line, to be read soon, into the first cache or the second."""
+def prefetch(builder: Builder, address: Value, level: int = 1, *, writing: bool = False) -> None:
+    """Asks for one cache line, to be read or written soon, into the first cache or the second."""
     kind = ir.FunctionType(ir.VoidType(), [I8.as_pointer(), I32, I32, I32])
     ask = builder.module.declare_intrinsic("llvm.prefetch.p0", fnty=kind)
-    read, keep, data = constant(I32, 0), constant(I32, 4 - level), constant(I32, 1)
-    builder.call(ask, (pointer(builder, address, I8), read, keep, data))
+    how, keep, data = constant(I32, int(writing)), constant(I32, 4 - level), constant(I32, 1)
+    builder.call(ask, (pointer(builder, address, I8), how, keep, data))
 
 
 def halves_to_floats(builder: Builder, bits: Value) -> Value:
